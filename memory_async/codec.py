@@ -1,0 +1,372 @@
+"""The one codec between records and what drivers store: a few plain columns and a payload string.
+
+Drivers never look inside a payload. It is JSON with a format number ``v``; fields this version does
+not know are kept (`Record.extra`), so old and new versions can run side by side. What cannot come
+back as it was is refused with `PayloadError` before anything is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple, NoReturn
+
+from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
+from memory_async.message import Message
+from memory_async.records import (
+    FIELD_NAMES,
+    MAX_KEY_BYTES,
+    RECORDS,
+    JobState,
+    Key,
+    Kind,
+    Partition,
+    Record,
+    Requirement,
+    Session,
+    Turn,
+    check_id,
+    from_micros,
+    to_micros,
+)
+
+FORMAT = 1
+MAX_DEPTH = 200
+MAX_TAGS = 4
+
+
+class TurnRow(NamedTuple):
+    """A turn as stored. ``payload`` is None once the turn was trimmed; ``usage`` stays."""
+
+    seq: int
+    run_id: str
+    created_at: int
+    usage: str | None
+    payload: str | None
+
+
+class SessionRow(NamedTuple):
+    """A session header as stored; ``jobs`` maps a job to (through, value as JSON or None)."""
+
+    session_id: str
+    user_id: str | None
+    agent_id: str | None
+    keep_turns: bool
+    created_at: int
+    updated_at: int
+    version: str
+    payload: str
+    last_seq: int = 0
+    trimmed: int = 0
+    jobs: Mapping[str, tuple[int, str | None]] = {}
+
+
+class RecordRow(NamedTuple):
+    """Any other record as stored."""
+
+    kind: Kind
+    partition: str
+    id: str
+    user_id: str | None
+    status: str | None
+    tags: tuple[str, ...]
+    created_at: int
+    updated_at: int
+    expires_at: int | None
+    version: str
+    payload: str
+
+
+# --- JSON values ----------------------------------------------------------------------------------
+
+
+def _check(value: Any, path: list[str], depth: int) -> None:
+    """Raise unless ``value`` is JSON that reads back equal; ``path`` then says where it is not."""
+    if isinstance(value, (str, int)) or value is None:
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise PayloadError(f"is {value}, which JSON cannot hold: store None or a string")
+    elif isinstance(value, (dict, list, tuple)):
+        if depth == MAX_DEPTH:
+            raise PayloadError(f"is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            for key, each in value.items():
+                if not isinstance(key, str):
+                    raise PayloadError(f"has the key {key!r}; JSON keys are strings: use str()")
+                path.append(f".{key}")
+                _check(each, path, depth + 1)
+                path.pop()
+        else:
+            for index, each in enumerate(value):
+                path.append(f"[{index}]")
+                _check(each, path, depth + 1)
+                path.pop()
+    else:
+        raise PayloadError(
+            f"is a {type(value).__name__}, which is not JSON: "
+            "convert it first, e.g. with model_dump(mode='json'), isoformat() or str()"
+        )
+
+
+def dump_json(value: Any, what: str) -> str:
+    """``value`` as compact JSON that reads back equal, or `PayloadError` naming the place."""
+    path = [what]
+    try:
+        _check(value, path, 0)
+    except PayloadError as error:
+        raise PayloadError(f"{''.join(path)[:200]} {error}") from None
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except UnicodeEncodeError:
+        raise PayloadError(
+            f"{what} holds a lone surrogate, which is not valid UTF-8: "
+            "clean the text with text.encode('utf-8', 'replace').decode()"
+        ) from None
+    except ValueError as error:  # an int of more digits than Python converts
+        raise PayloadError(f"{what}: {error}") from None
+    return text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def load_json(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+# --- fields that are more than JSON ---------------------------------------------------------------
+
+
+def _dump_message(message: Message) -> dict[str, Any]:
+    if message.raw is not None:
+        out: dict[str, Any] = {"raw": message.raw}
+    else:
+        names = ("role", "content", "tool_calls", "tool_call_id", "name")
+        out = {name: value for name in names if (value := getattr(message, name)) is not None}
+        out.update(message._unknown or {})
+    if message.created_at is not None:
+        out["created_at"] = to_micros(message.created_at)
+    return out
+
+
+def _load_message(data: dict[str, Any]) -> Message:
+    if "raw" in data:
+        message = Message.parse(data["raw"])
+        if message.raw is None:  # built by hand with a raw that says nothing new
+            message = message.model_copy(update={"raw": data["raw"]})
+    else:
+        known = {name: data[name] for name in Message.model_fields if name in data}
+        known.pop("created_at", None)
+        message = Message(**known)
+        if unknown := {k: v for k, v in data.items() if k not in Message.model_fields}:
+            message._unknown = unknown
+    if "created_at" in data:
+        return message.model_copy(update={"created_at": from_micros(data["created_at"])})
+    return message
+
+
+def _dump_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [_dump_message(message) for message in messages]
+
+
+def _load_messages(data: list[dict[str, Any]]) -> list[Message]:
+    return [_load_message(each) for each in data]
+
+
+def _dump_value(value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray)):
+        return {"base64": base64.b64encode(value).decode()}
+    return {"json": value}
+
+
+def _load_value(data: dict[str, Any]) -> Any:
+    return base64.b64decode(data["base64"]) if "base64" in data else data["json"]
+
+
+def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else function(value)
+
+
+def _dump_requirements(requirements: Iterable[Requirement]) -> list[dict[str, Any]]:
+    return [{f.name: getattr(each, f.name) for f in fields(each)} for each in requirements]
+
+
+def _load_requirements(data: list[dict[str, Any]]) -> list[Requirement]:
+    names = {f.name for f in fields(Requirement)}
+    return [Requirement(**{k: v for k, v in each.items() if k in names}) for each in data]
+
+
+_MESSAGES = (_dump_messages, _load_messages)
+_TIME = (_optional(to_micros), _optional(from_micros))
+# Field name -> (to JSON, from JSON); a name means the same in every record.
+_SPECIAL: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "messages": _MESSAGES,
+    "input": _MESSAGES,
+    "requirements": (_dump_requirements, _load_requirements),
+    "until": _TIME,
+    "forgotten_at": _TIME,
+    "partition": (str, Partition.parse),
+    "value": (_dump_value, _load_value),
+}
+# Stored in columns of their own, so left out of the payload.
+_COLUMNS = {"user_id", "status", "tags", "created_at", "updated_at", "expires_at", "version", "extra"}
+_SESSION_PAYLOAD = {"metadata"}
+
+
+def _payload(record: Record, names: Iterable[str]) -> str:
+    data: dict[str, Any] = {**record.extra, "v": FORMAT}
+    for name in sorted(names):
+        value = getattr(record, name)
+        data[name] = _SPECIAL[name][0](value) if name in _SPECIAL else value
+    return dump_json(data, record.kind)
+
+
+def _parse(payload: str, key: object) -> dict[str, Any]:
+    try:
+        data = load_json(payload)
+        found = data.pop("v")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptRecordError(f"cannot read {key}: {error!r}") from error
+    if found != FORMAT:
+        raise SchemaTooNewError(
+            f"{key} has format {found!r}, this memory_async knows {FORMAT}: upgrade memory_async"
+        )
+    return data  # type: ignore[no-any-return]
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def encode_turn(turn: Turn) -> TurnRow:
+    check_id("run_id", turn.run_id)
+    data: dict[str, Any] = {"v": FORMAT, "messages": _dump_messages(turn.messages)}
+    if turn.user_id is not None:
+        data["user_id"] = turn.user_id
+    usage = None if turn.usage is None else dump_json(turn.usage, "usage")
+    created = to_micros(turn.created_at)
+    return TurnRow(turn.seq, turn.run_id, created, usage, dump_json(data, "turn"))
+
+
+def decode_turn(session_id: str, row: TurnRow) -> Turn:
+    key = f"turn {row.seq} of session {session_id!r}"
+    data = {} if row.payload is None else _parse(row.payload, key)
+    try:
+        return Turn(
+            session_id=session_id,
+            seq=row.seq,
+            run_id=row.run_id,
+            created_at=from_micros(row.created_at),
+            user_id=data.get("user_id"),
+            usage=None if row.usage is None else load_json(row.usage),
+            messages=[] if row.payload is None else _load_messages(data["messages"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, PayloadError) as error:
+        raise CorruptRecordError(f"cannot read {key}: {error!r}") from error
+
+
+def encode_session(session: Session) -> SessionRow:
+    check_id("session_id", session.session_id)
+    if session.user_id is not None:
+        check_id("user_id", session.user_id)
+    if session.agent_id is not None:
+        check_id("agent_id", session.agent_id)
+    return SessionRow(
+        session.session_id,
+        session.user_id,
+        session.agent_id,
+        session.keep_turns,
+        to_micros(session.created_at),
+        to_micros(session.updated_at),
+        session.version,
+        _payload(session, _SESSION_PAYLOAD),
+    )
+
+
+def decode_session(row: SessionRow) -> Session:
+    data = _parse(row.payload, f"session {row.session_id!r}")
+    try:
+        jobs = {
+            name: JobState(through, None if value is None else load_json(value))
+            for name, (through, value) in sorted(row.jobs.items())
+        }
+        return Session(
+            session_id=row.session_id,
+            user_id=row.user_id,
+            agent_id=row.agent_id,
+            keep_turns=bool(row.keep_turns),
+            created_at=from_micros(row.created_at),
+            updated_at=from_micros(row.updated_at),
+            version=row.version,
+            last_seq=row.last_seq,
+            trimmed=row.trimmed,
+            jobs=jobs,
+            metadata=data.pop("metadata"),
+            extra=data,
+        )
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise CorruptRecordError(f"cannot read session {row.session_id!r}: {error!r}") from error
+
+
+def without_payload(row: SessionRow) -> Session:
+    """The header of a session whose payload cannot be read: its history must not be hidden too."""
+    return decode_session(row._replace(payload='{"v":1,"metadata":{}}'))
+
+
+def encode_record(record: Record) -> RecordRow:
+    key = record.key
+    check_id(f"the id of a {key.partition.space}", key.partition.id)
+    check_id(f"the id of a {key.kind}", key.id, MAX_KEY_BYTES)
+    user_id = getattr(record, "user_id", None)
+    if user_id is not None:
+        check_id("user_id", user_id)
+    tags = record.index_tags
+    if len(tags) > MAX_TAGS:
+        raise PayloadError(f"{key} has {len(tags)} tags; at most {MAX_TAGS} are indexed")
+    for tag in tags:
+        check_id("a tag", tag)
+    expires = getattr(record, "expires_at", None)
+    return RecordRow(
+        key.kind,
+        str(key.partition),
+        key.id,
+        user_id,
+        getattr(record, "status", None),
+        tuple(tags),
+        to_micros(record.created_at),
+        to_micros(record.updated_at),
+        None if expires is None else to_micros(expires),
+        record.version,
+        _payload(record, FIELD_NAMES[key.kind] - _COLUMNS),
+    )
+
+
+def decode_record(row: RecordRow) -> Record:
+    key = Key(row.kind, Partition.parse(row.partition), row.id)
+    data = _parse(row.payload, key)
+    known = FIELD_NAMES[row.kind]
+    try:
+        named = {
+            name: _SPECIAL[name][1](value) if name in _SPECIAL else value
+            for name, value in data.items()
+            if name in known
+        }
+        for name in ("user_id", "status", "tags"):
+            if name in known:
+                named[name] = getattr(row, name)
+        if "expires_at" in known and row.expires_at is not None:
+            named["expires_at"] = from_micros(row.expires_at)
+        return RECORDS[row.kind](
+            **named,
+            created_at=from_micros(row.created_at),
+            updated_at=from_micros(row.updated_at),
+            version=row.version,
+            extra={name: value for name, value in data.items() if name not in known},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, PayloadError) as error:
+        raise CorruptRecordError(f"cannot read {key}: {error!r}") from error

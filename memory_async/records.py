@@ -1,0 +1,372 @@
+"""What is stored: `Turn` in the log of a `Session`, and small records beside it.
+
+Every thing has an address, `Key(kind, partition, id)`. A partition is what is atomic together:
+a session, a user, a knowledge base, a collection of items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+from memory_async.errors import PayloadError
+from memory_async.message import Message
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointStatus",
+    "Chunk",
+    "Cursor",
+    "Decision",
+    "Document",
+    "Item",
+    "JobState",
+    "Key",
+    "Kind",
+    "Lease",
+    "Partition",
+    "Record",
+    "Requirement",
+    "Session",
+    "Space",
+    "Turn",
+    "UserProfile",
+]
+
+MAX_ID_BYTES = 512
+MAX_KEY_BYTES = MAX_ID_BYTES + 33  # a compound id: a hash, a slash, an id
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Space: TypeAlias = Literal["session", "user", "knowledge", "collection"]
+Kind: TypeAlias = Literal[
+    "turn", "session", "checkpoint", "lease", "decision", "profile", "document", "chunk", "item"
+]
+CheckpointStatus: TypeAlias = Literal["running", "paused", "error", "cancelled"]
+DocumentStatus: TypeAlias = Literal["pending", "ready", "failed"]
+RequirementKind: TypeAlias = Literal["approval", "external_tool", "question"]
+
+
+def check_id(what: str, value: object, limit: int = MAX_ID_BYTES) -> str:
+    """``value`` if it can be an id (1 to 512 bytes of UTF-8, no NUL), else `PayloadError`."""
+    if not isinstance(value, str):
+        raise PayloadError(f"{what} must be a str, not {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise PayloadError(f"{what} holds a lone surrogate, which is not valid UTF-8") from None
+    if not 1 <= size <= limit:
+        raise PayloadError(f"{what} must be 1 to {limit} bytes of UTF-8; this one has {size}")
+    if "\0" in value:
+        raise PayloadError(f"{what} holds a NUL character; leave it out")
+    return value
+
+
+def compound_id(outer: str, inner: str) -> str:
+    """An id under ``outer`` that no other outer id shares a prefix with, of bounded length."""
+    return hashlib.sha256(outer.encode()).hexdigest()[:32] + "/" + inner
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def to_micros(when: datetime) -> int:
+    """UTC microseconds since 1970, exactly; `PayloadError` for a time without a zone."""
+    if when.tzinfo is None:
+        raise PayloadError(f"{when!r} has no time zone: use datetime.now(UTC)")
+    return (when - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def new_version() -> str:
+    """A fresh version token; opaque, only ever compared for equality."""
+    return uuid.uuid4().hex
+
+
+class Partition(NamedTuple):
+    """What is atomic together, e.g. ``Partition("session", "chat-1")``."""
+
+    space: Space
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.space}/{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Partition:
+        space, _, id = text.partition("/")
+        return cls(space, id)  # type: ignore[arg-type]
+
+
+class Key(NamedTuple):
+    """The address of one stored thing."""
+
+    kind: Kind
+    partition: Partition
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id!r} in {self.partition}"
+
+
+class Cursor(NamedTuple):
+    """A place in a listing, newest first; give the last record's `Record.cursor` as ``before=``."""
+
+    created_at: datetime
+    id: str
+    partition: Partition
+
+
+class JobState(NamedTuple):
+    """A background job's place in a session: turns up to ``through`` are taken, giving ``value``."""
+
+    through: int
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One completed run: the unit of persistence, append-only.
+
+    ``seq`` counts from 1 within the session and is never reused (0: not stored yet). ``run_id`` is
+    the idempotency key: the same run saved twice is stored once. ``user_id`` is the session's
+    owner. ``usage`` is whatever numbers the caller reported, e.g. ``{"input_tokens": 12}``.
+    """
+
+    kind: ClassVar[Kind] = "turn"
+
+    session_id: str
+    messages: list[Message] = field(default_factory=list)
+    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    user_id: str | None = None
+    usage: dict[str, Any] | None = None
+    created_at: datetime = field(default_factory=utc_now)
+    seq: int = 0
+
+    @property
+    def key(self) -> Key:
+        return Key("turn", Partition("session", self.session_id), self.run_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What all records share. ``version`` is an opaque token minted by the writer of each change;
+    ``extra`` carries fields written by another version of this library, so they are not lost."""
+
+    kind: ClassVar[Kind]
+
+    created_at: datetime = field(default_factory=utc_now)
+    updated_at: datetime = field(default_factory=utc_now)
+    version: str = field(default_factory=new_version)
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> Key:
+        raise NotImplementedError
+
+    @property
+    def index_tags(self) -> tuple[str, ...]:
+        """Words `find(tags=...)` finds this record by."""
+        return ()
+
+    @property
+    def cursor(self) -> Cursor:
+        return Cursor(self.created_at, self.key.id, self.key.partition)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Record):
+    """The header of a session. Only ``metadata`` moves ``version``; the engine keeps the rest.
+
+    ``last_seq`` is the newest turn's (0: none yet), ``trimmed`` the newest turn's that was trimmed
+    away, ``jobs`` each registered background job's place, ``keep_turns`` whether some writer wants
+    the full history kept.
+    """
+
+    kind: ClassVar[Kind] = "session"
+
+    session_id: str
+    user_id: str | None = None
+    agent_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    keep_turns: bool = False
+    last_seq: int = 0
+    trimmed: int = 0
+    jobs: dict[str, JobState] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return Key("session", Partition("session", self.session_id), self.session_id)
+
+    @property
+    def lagging(self) -> bool:
+        """Whether some registered job has not taken all turns yet."""
+        return any(job.through < self.last_seq for job in self.jobs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a paused run waits for: an approval, an external tool's result, or an answer."""
+
+    id: str
+    kind: RequirementKind
+    tool_name: str | None = None
+    arguments: dict[str, Any] | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Record):
+    """A run in flight: its input, what it has said so far, and what it waits for."""
+
+    kind: ClassVar[Kind] = "checkpoint"
+
+    session_id: str
+    run_id: str
+    user_id: str | None = None
+    agent_id: str | None = None
+    status: CheckpointStatus = "running"
+    input: list[Message] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    state: Any = None
+    requirements: list[Requirement] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key("checkpoint", Partition("session", self.session_id), self.run_id)
+
+    @property
+    def index_tags(self) -> tuple[str, ...]:
+        return () if self.agent_id is None else (f"agent:{self.agent_id}",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease(Record):
+    """Who is working on a run, and until when (by the engine's clock)."""
+
+    kind: ClassVar[Kind] = "lease"
+
+    session_id: str
+    run_id: str
+    owner: str
+    until: datetime
+
+    @property
+    def key(self) -> Key:
+        return Key("lease", Partition("session", self.session_id), self.run_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Record):
+    """A human's answer to one requirement; ``created_at`` is when it was made."""
+
+    kind: ClassVar[Kind] = "decision"
+
+    session_id: str
+    run_id: str
+    requirement_id: str
+    approved: bool | None = None
+    value: Any = None
+    by: str | None = None
+    note: str | None = None
+
+    @property
+    def key(self) -> Key:
+        id = compound_id(self.run_id, self.requirement_id)
+        return Key("decision", Partition("session", self.session_id), id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserProfile(Record):
+    """What is known of a user. ``applied`` says up to which turn of each session it was learned.
+
+    A forgotten user's profile is a tombstone: no traits, ``forgotten_at`` set; while the forgetting
+    goes on, ``forgetting`` names the sessions still to be dropped (id to ``created_at``, in µs).
+    """
+
+    kind: ClassVar[Kind] = "profile"
+
+    user_id: str
+    name: str = "default"
+    traits: dict[str, Any] = field(default_factory=dict)
+    applied: dict[str, int] = field(default_factory=dict)
+    forgotten_at: datetime | None = None
+    forgetting: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return Key("profile", Partition("user", self.user_id), self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document(Record):
+    """A document of a knowledge base; its passages are `Chunk` records."""
+
+    kind: ClassVar[Kind] = "document"
+
+    knowledge_base_id: str
+    document_id: str
+    name: str | None = None
+    source: str | None = None
+    status: DocumentStatus = "pending"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return Key("document", Partition("knowledge", self.knowledge_base_id), self.document_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk(Record):
+    """One passage of a document, ``index`` counting from 0."""
+
+    kind: ClassVar[Kind] = "chunk"
+
+    knowledge_base_id: str
+    document_id: str
+    index: int
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        id = compound_id(self.document_id, f"{self.index:08d}")
+        return Key("chunk", Partition("knowledge", self.knowledge_base_id), id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item(Record):
+    """Anything else: ``value`` is JSON or bytes. It may live in any partition, and goes with it."""
+
+    kind: ClassVar[Kind] = "item"
+
+    partition: Partition
+    id: str
+    value: Any = None
+    tags: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key("item", self.partition, self.id)
+
+    @property
+    def index_tags(self) -> tuple[str, ...]:
+        return self.tags
+
+
+RECORDS: dict[Kind, type[Record]] = {
+    cls.kind: cls
+    for cls in (Session, Checkpoint, Lease, Decision, UserProfile, Document, Chunk, Item)
+}
+FIELD_NAMES: dict[Kind, frozenset[str]] = {
+    kind: frozenset(f.name for f in fields(cls)) for kind, cls in RECORDS.items()
+}

@@ -1,0 +1,176 @@
+"""From writes to what drivers apply: checked and encoded as a whole, before anything is written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from memory_async import codec
+from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.errors import ConfigurationError, ConflictError, PayloadError, SessionOwnershipError
+from memory_async.records import Key, Partition, Session, Turn, check_id
+from memory_async.storage.protocol import (
+    ABSENT,
+    ALWAYS,
+    Advance,
+    Append,
+    Condition,
+    Delete,
+    Drop,
+    Put,
+    Trim,
+    When,
+    Write,
+)
+
+
+class AppendOp(NamedTuple):
+    session: SessionRow
+    turn: TurnRow
+    due: tuple[str, ...]
+
+
+class PutOp(NamedTuple):
+    row: RecordRow
+    when: Condition
+
+
+class PutSessionOp(NamedTuple):
+    row: SessionRow
+    when: Condition
+
+
+class AdvanceOp(NamedTuple):
+    session_id: str
+    job: str
+    expected: int
+    through: int
+    value: str | None
+
+
+Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Drop | Trim
+
+
+class Batch(NamedTuple):
+    """Encoded writes of one partition; ``append`` is the one `AppendOp` among ``ops``, if any."""
+
+    partition: Partition
+    ops: tuple[Op, ...]
+    append: AppendOp | None
+    turn: Turn | None
+
+
+def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
+    """Check and encode ``writes``; raises `PayloadError` or `ConfigurationError`, writes nothing."""
+    if not writes:
+        raise ConfigurationError("apply() needs at least one write")
+    partitions = {_partition(write) for write in writes}
+    if len(partitions) > 1:
+        names = ", ".join(sorted(map(str, partitions)))
+        raise ConfigurationError(f"a batch is of one partition, this one has {names}: apply them apart")
+    appends = [write for write in writes if isinstance(write, Append)]
+    if len(appends) > 1:
+        raise ConfigurationError("a batch holds at most one Append: apply them one after the other")
+    keys = [key for write in writes if (key := _key(write)) is not None]
+    if len(set(keys)) < len(keys):
+        raise ConfigurationError("a batch writes no record twice: apply those writes apart")
+    if any(map(_ends_session, writes)) and any(isinstance(w, (Append, Advance, Trim)) for w in writes):
+        raise ConfigurationError("a batch that deletes a session writes nothing to its log")
+    ops = tuple(_encode(write, max_payload_bytes) for write in writes)
+    append = next((op for op in ops if isinstance(op, AppendOp)), None)
+    return Batch(partitions.pop(), ops, append, appends[0].turn if appends else None)
+
+
+def check_owner(session_id: str, owner: str | None, user_id: str | None) -> None:
+    """Raise `SessionOwnershipError` unless the session's owner is ``user_id`` (None: nobody)."""
+    if owner != user_id:
+        # The owner's id is not named: it is not the caller's to know.
+        whose = "belongs to another user" if owner is not None else "is anonymous"
+        who = "no user" if user_id is None else f"user {user_id!r}"
+        raise SessionOwnershipError(
+            f"session {session_id!r} {whose}; {who} cannot open it: use another session_id"
+        )
+
+
+def must_put(name: str, stored: str | None, version: str, when: Condition) -> bool:
+    """Whether a `Put` has to be written, given the ``stored`` version (None: no record); False when
+    it was applied before. `ConflictError` when its condition fails."""
+    if stored == version:
+        return False
+    if when is ABSENT:
+        if stored is not None:
+            raise ConflictError(f"{name} exists already")
+    elif when is not ALWAYS and stored != when:
+        raise ConflictError(f"{name} has changed or is gone")
+    return True
+
+
+def _partition(write: Write) -> Partition:
+    match write:
+        case Append(session=session):
+            return session.key.partition
+        case Put(record=record):
+            return record.key.partition
+        case Delete(key=key):
+            return key.partition
+        case Drop(partition=partition):
+            return partition
+        case Advance(session_id=session_id) | Trim(session_id=session_id):
+            return Partition("session", check_id("session_id", session_id))
+    raise ConfigurationError(f"{write!r} is no write")
+
+
+def _key(write: Write) -> Key | None:
+    match write:
+        case Put(record=record):
+            return record.key
+        case Delete(key=key):
+            return key
+    return None
+
+
+def _ends_session(write: Write) -> bool:
+    match write:
+        case Delete(key=Key(kind="session")):
+            return True
+        case Drop(partition=Partition(space="session"), kind=None, prefix=None):
+            return True
+    return False
+
+
+def _encode(write: Write, limit: int) -> Op:
+    match write:
+        case Append():
+            session, turn = write.session, write.turn
+            if turn.session_id != session.session_id or turn.user_id != session.user_id:
+                raise ConfigurationError("the turn and the session of an Append differ in id or user")
+            encoded = codec.encode_turn(turn)
+            _check_size(encoded.payload, limit, "turn")
+            due = tuple(check_id("a job's name", job) for job in dict.fromkeys(write.due))
+            return AppendOp(codec.encode_session(session), encoded, due)
+        case Put(record=Session() as session):
+            header = codec.encode_session(session)
+            _check_size(header.payload, limit, "session")
+            return PutSessionOp(header, write.when)
+        case Put():
+            row = codec.encode_record(write.record)
+            _check_size(row.payload, limit, row.kind)
+            return PutOp(row, write.when)
+        case Advance():
+            if not 0 <= write.expected <= write.through:
+                raise ConfigurationError(f"a cursor only moves on: {write!r}")
+            value = None if write.value is None else codec.dump_json(write.value, write.job)
+            _check_size(value, limit, f"the value of job {write.job}")
+            return AdvanceOp(write.session_id, write.job, write.expected, write.through, value)
+        case Delete(when=When.ABSENT):
+            raise ConfigurationError("Delete takes ALWAYS or a version: " + repr(write))
+        case Delete(key=Key(kind="turn")) | Drop(kind="turn" | "session"):
+            raise ConfigurationError("turns go with their session, or by Trim: " + repr(write))
+        case Drop(kind=None, prefix=str()):
+            raise ConfigurationError("Drop takes a prefix together with a kind: " + repr(write))
+        case _:
+            return write
+
+
+def _check_size(payload: str | None, limit: int, what: str) -> None:
+    if payload is not None and len(payload) * 4 > limit and (size := len(payload.encode())) > limit:
+        raise PayloadError(f"{what} is {size} bytes as stored; this storage takes at most {limit}")

@@ -1,0 +1,311 @@
+"""What every driver shares: opening once, the guard against forks and foreign loops, and the way
+from records to rows and back. A driver itself sees only rows (`memory_async.codec`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
+
+from memory_async import codec
+from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.errors import ConfigurationError, CorruptRecordError, StorageUnavailableError
+from memory_async.records import (
+    Cursor,
+    Key,
+    Kind,
+    Partition,
+    Record,
+    Session,
+    Turn,
+    UserProfile,
+    check_id,
+    to_micros,
+    utc_now,
+)
+from memory_async.shield import to_the_end
+from memory_async.storage.batch import AppendOp, Batch, prepare
+from memory_async.storage.protocol import Result, Snapshot, Write
+
+logger = logging.getLogger("memory_async.storage")
+
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class Applied(NamedTuple):
+    """What a driver did with a batch: for each write whether it changed anything, the seq given to
+    the appended turn; or, when the run was in the log already, its turn as ``known``."""
+
+    did: Sequence[bool]
+    seq: int = 0
+    known: TurnRow | None = None
+
+
+class Query(NamedTuple):
+    """The conditions of one `find`. ``before`` is (created_at, id, partition)."""
+
+    kind: Kind
+    partition: str | None
+    id: str | None
+    prefix: str | None
+    tags: tuple[str, ...]
+    user_id: str | None
+    status: str | None
+    lagging: str | None
+    before: tuple[int, str, str] | None
+    limit: int
+
+
+class Span(NamedTuple):
+    """The bounds of one `history`: seq > after, seq < before, at most limit, from which end."""
+
+    after: int
+    before: int | None
+    limit: int | None
+    newest: bool
+    trimmed: bool
+
+
+class View(NamedTuple):
+    """The rows of one `snapshot`."""
+
+    session: SessionRow | None
+    turns: Sequence[TurnRow]
+    profile: RecordRow | None
+
+
+class Driver(ABC):
+    """Base of the drivers in this package; a driver elsewhere only has to meet the protocol."""
+
+    unpromised: frozenset[str] = frozenset()
+    max_payload_bytes = 1 << 30
+
+    def __init__(self, *, namespace: str = "default") -> None:
+        self.namespace = check_id("namespace", namespace)
+        self.corrupt_rows = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._closed = False
+        self._opening = asyncio.Lock()
+
+    # --- for the driver to fill in; all but `_open` run when it is open ---
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect; on failure leave nothing open."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Give back what `_open` took."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Forget inherited connections without closing them: they are another process's."""
+
+    @abstractmethod
+    async def _apply(self, batch: Batch) -> Applied: ...
+
+    @abstractmethod
+    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None: ...
+
+    @abstractmethod
+    async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]: ...
+
+    @abstractmethod
+    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+        """Rows in order of seq."""
+
+    @abstractmethod
+    async def _snapshot(
+        self, session_id: str, profile: Key | None, last: int | None, since: str | None
+    ) -> View: ...
+
+    # --- the protocol ---
+
+    async def apply(self, *writes: Write) -> list[Result]:
+        batch = prepare(writes, self.max_payload_bytes)
+        await self.open()
+        done = await self._apply(batch)
+        if batch.turn is None:
+            return [Result(did) for did in done.did]
+        if done.known is not None:
+            turn = codec.decode_turn(batch.turn.session_id, done.known)
+            return [Result(False, turn if op is batch.append else None) for op in batch.ops]
+        turn = replace(batch.turn, seq=done.seq)
+        return [
+            Result(did, turn if isinstance(op, AppendOp) else None)
+            for did, op in zip(done.did, batch.ops, strict=True)
+        ]
+
+    async def get(self, key: Key) -> Record | Turn | None:
+        await self.open()
+        row = await self._get(key)
+        if isinstance(row, TurnRow):
+            return codec.decode_turn(key.partition.id, row)
+        if isinstance(row, SessionRow):
+            return self._decode_session(row)
+        return None if row is None else codec.decode_record(row)
+
+    async def find(
+        self,
+        kind: Kind,
+        partition: Partition | None = None,
+        *,
+        id: str | None = None,
+        prefix: str | None = None,
+        tags: Iterable[str] = (),
+        user_id: str | None = None,
+        status: str | None = None,
+        lagging: str | None = None,
+        before: Cursor | None = None,
+        limit: int = 100,
+    ) -> list[Record]:
+        if kind == "turn":
+            raise ConfigurationError("turns are read with history(), not with find()")
+        _check_counts(limit=limit)
+        place = before and (to_micros(before.created_at), before.id, str(before.partition))
+        where = None if partition is None else str(partition)
+        await self.open()
+        rows = await self._find(
+            Query(kind, where, id, prefix, tuple(tags), user_id, status, lagging, place, limit)
+        )
+        return self._decode_all(
+            rows,
+            lambda row: (
+                self._decode_session(row)
+                if isinstance(row, SessionRow)
+                else codec.decode_record(row)
+            ),
+        )
+
+    async def history(
+        self,
+        session_id: str,
+        *,
+        last: int | None = None,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+        trimmed: bool = False,
+    ) -> list[Turn]:
+        _check_counts(last=last, after=after, before=before, limit=limit)
+        if last is not None and limit is not None:
+            raise ConfigurationError("history() takes last= (the newest) or limit= (the first), not both")
+        await self.open()
+        count = limit if last is None else last
+        rows = await self._history(
+            session_id, Span(after or 0, before, count, last is not None, trimmed)
+        )
+        return self._decode_turns(session_id, rows)
+
+    async def snapshot(
+        self,
+        session_id: str,
+        user_id: str | None = None,
+        *,
+        last: int | None = None,
+        since: str | None = None,
+        profile: str = "default",
+    ) -> Snapshot:
+        _check_counts(last=last)
+        key = None if user_id is None else Key("profile", Partition("user", user_id), profile)
+        await self.open()
+        view = await self._snapshot(session_id, key, last, since)
+        rows = [] if view.profile is None else [view.profile]
+        found = self._decode_all(rows, codec.decode_record)
+        return Snapshot(
+            None if view.session is None else self._decode_session(view.session),
+            self._decode_turns(session_id, view.turns),
+            found[0] if found and isinstance(found[0], UserProfile) else None,
+        )
+
+    async def now(self, partition: Partition) -> datetime:
+        """The host's clock; drivers of a shared engine ask the engine."""
+        await self.open()
+        return utc_now()
+
+    # --- lifecycle ---
+
+    async def open(self) -> None:
+        """Connect now instead of at first use. Safe to repeat."""
+        if self._closed:
+            raise StorageUnavailableError(f"{self!r} is closed: make a new storage")
+        loop, pid = asyncio.get_running_loop(), os.getpid()
+        if self._loop is loop and self._pid == pid:
+            return
+        if self._loop is not None and self._pid != pid:
+            self._abandon()
+            self._loop, self._opening = None, asyncio.Lock()
+        if self._loop is not None:
+            raise ConfigurationError(
+                f"{self!r} was opened in another event loop: make one storage per loop, "
+                "or use memory_async.sync in code that runs several loops"
+            )
+        async with self._opening:
+            if self._loop is None:
+                await to_the_end(self._open())
+                self._loop, self._pid = loop, pid
+
+    async def close(self) -> None:
+        """Give back every connection this storage opened itself. Final, idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._loop is not None and self._pid == os.getpid():
+            if self._loop is asyncio.get_running_loop():
+                await to_the_end(self._close())
+            else:
+                self._abandon()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(namespace={self.namespace!r})"
+
+    # --- reading rows: one that is corrupt never hides the others ---
+
+    def _decode_turns(self, session_id: str, rows: Iterable[TurnRow]) -> list[Turn]:
+        return self._decode_all(rows, lambda row: codec.decode_turn(session_id, row))
+
+    def _decode_session(self, row: SessionRow) -> Session:
+        try:
+            return codec.decode_session(row)
+        except CorruptRecordError as error:
+            self._count_corrupt(error)
+            return codec.without_payload(row)
+
+    def _decode_all(self, rows: Iterable[R], decode: Callable[[R], D]) -> list[D]:
+        good = []
+        for row in rows:
+            try:
+                good.append(decode(row))
+            except CorruptRecordError as error:
+                self._count_corrupt(error)
+        return good
+
+    def _count_corrupt(self, error: CorruptRecordError) -> None:
+        self.corrupt_rows += 1
+        logger.error("skipped a corrupt row: %s", error)
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+            raise ConfigurationError(f"{name} must be a whole number from 0 on, not {count!r}")

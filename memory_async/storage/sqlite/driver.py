@@ -1,0 +1,181 @@
+"""`SqliteStorage`: one file, on aiosqlite; safe for many tasks and many processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import aiosqlite
+
+from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.errors import (
+    ConfigurationError,
+    MemoryAsyncError,
+    PayloadError,
+    StorageError,
+    StorageUnavailableError,
+)
+from memory_async.records import Key, to_micros, utc_now
+from memory_async.storage.batch import Batch
+from memory_async.storage.driver import Applied, Driver, Query, Span, View
+from memory_async.storage.sqlite import reads
+from memory_async.storage.sqlite.connection import Durability, Reader, Waiting, Writer
+
+# Connections inherited by a forked child: closing them there could disturb the parent's locks, so
+# they are kept from the garbage collector for good.
+_inherited: list[aiosqlite.Connection] = []
+
+
+class SqliteStorage(Driver):
+    """A SQLite file in WAL mode, or a private database in memory without a ``path``.
+
+    ``durability="full"`` (the default) syncs every commit to the disk: what `apply` returned for
+    survives a power cut. ``"normal"`` syncs at checkpoints: it survives the death of the process,
+    but the last commits may go with the power. ``busy_timeout`` (seconds) is how long a write waits
+    for another process's before it gives up with `StorageUnavailableError`.
+    """
+
+    max_payload_bytes = 1_000_000_000 - (1 << 16)  # SQLITE_MAX_LENGTH bounds the whole row
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durability: Durability = "full",
+        namespace: str = "default",
+        busy_timeout: float = 30.0,
+    ) -> None:
+        super().__init__(namespace=namespace)
+        if durability not in ("full", "normal"):
+            raise ConfigurationError(f'durability is "full" or "normal", not {durability!r}')
+        self._path = ":memory:" if path is None else os.fspath(path)
+        if not self._path or "\0" in self._path:
+            raise ConfigurationError(f"{self._path!r} is no path of a file")
+        self._durability = durability
+        self._busy_timeout = busy_timeout
+        self._waiting: deque[Waiting] = deque()
+        self._connections: list[aiosqlite.Connection] = []
+
+    def __repr__(self) -> str:
+        return f"SqliteStorage({self._path!r}, namespace={self.namespace!r})"
+
+    async def _open(self) -> None:
+        writer = partial(
+            Writer,
+            namespace=self.namespace,
+            durability=self._durability,
+            busy_timeout=self._busy_timeout,
+            waiting=self._waiting,
+        )
+        reader = partial(Reader, busy_timeout=self._busy_timeout)
+        with self._errors():
+            self._connections.append(await _connect(self._path, writer))
+            if self._path != ":memory:":  # there, a second connection would be a second database
+                try:
+                    self._connections.append(await _connect(self._path, reader))
+                except BaseException:
+                    await self._close()
+                    raise
+
+    async def _close(self) -> None:
+        while self._connections:
+            await self._connections.pop().close()
+
+    def _abandon(self) -> None:
+        _inherited.extend(self._connections)
+        self._connections, self._waiting = [], deque()
+
+    async def _apply(self, batch: Batch) -> Applied:
+        waiting = Waiting(batch)
+        self._waiting.append(waiting)
+        with self._errors():
+            await self._connections[0].commit()
+            if waiting.done is None:
+                raise waiting.error or StorageUnavailableError(f"{self!r} was closed meanwhile")
+        return waiting.done
+
+    async def _read(self, statement: reads.Statement) -> list[Any]:
+        with self._errors():
+            return list(await self._connections[-1].execute_fetchall(*statement))  # type: ignore[arg-type]
+
+    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
+        rows = await self._read(reads.get(self.namespace, key, to_micros(utc_now())))
+        if not rows:
+            return None
+        if key.kind == "turn":
+            return TurnRow(*rows[0])
+        return reads.session_row(rows[0]) if key.kind == "session" else reads.record_row(rows[0])
+
+    async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
+        rows = await self._read(reads.find(self.namespace, query, to_micros(utc_now())))
+        if query.kind == "session":
+            return [reads.session_row(row) for row in rows]
+        return [reads.record_row(row) for row in rows]
+
+    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+        rows = await self._read(reads.history(self.namespace, session_id, span))
+        return [TurnRow(*row) for row in (reversed(rows) if span.newest else rows)]
+
+    async def _snapshot(
+        self, session_id: str, profile: Key | None, last: int | None, since: str | None
+    ) -> View:
+        given = {
+            "namespace": self.namespace,
+            "session_id": session_id,
+            "last": last,
+            "since": since,
+            "partition": profile and str(profile.partition),
+            "profile": profile and profile.id,
+            "now": to_micros(utc_now()),
+        }
+        return reads.view(await self._read((reads.SNAPSHOT, given)))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """sqlite3's exceptions as ours."""
+        try:
+            yield
+        except MemoryAsyncError:
+            raise
+        except sqlite3.Error as error:
+            raise self._mapped(error) from error
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise PayloadError(f"SQLite cannot take this value: {error}") from error
+        except (ValueError, IndexError) as error:  # aiosqlite's word for a closed connection
+            raise StorageUnavailableError(f"{self!r} was closed meanwhile: {error}") from error
+
+    def _mapped(self, error: sqlite3.Error) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_NOTADB:
+            return StorageError(f"{self._path} is a file, but no SQLite database: use another path")
+        if code == sqlite3.SQLITE_CANTOPEN:
+            return StorageUnavailableError(
+                f"cannot open {self._path}: its folder must exist and be writable"
+            )
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StorageUnavailableError(
+                f"{self._path} stayed locked for {self._busy_timeout:g} s by another writer"
+            )
+        if code == sqlite3.SQLITE_TOOBIG:
+            return PayloadError(f"too large for SQLite: {error}")
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
+            return StorageUnavailableError(f"{self._path}: {error}")
+        return StorageError(f"{self._path}: {error}")
+
+
+async def _connect(path: str, factory: Any) -> aiosqlite.Connection:
+    # aiosqlite's worker inherits whether it is a daemon. Started from an ordinary thread it would
+    # keep an interpreter alive whose user forgot close(); nothing that returned is lost this way.
+    made: list[aiosqlite.Connection] = []
+    thread = threading.Thread(
+        target=lambda: made.append(aiosqlite.connect(path, factory=factory)), daemon=True
+    )
+    thread.start()
+    thread.join()
+    return await made[0]

@@ -1,0 +1,161 @@
+"""The SQL of the reading side: one statement, so one hop and one moment, for each call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.records import Key
+from memory_async.storage.driver import Query, Span, View
+
+Row: TypeAlias = tuple[Any, ...]
+Statement: TypeAlias = tuple[str, dict[str, Any]]
+
+_JOBS = """(SELECT json_group_array(json_array(j.job, j.through, j.value))
+            FROM memory_jobs j WHERE j.session = s.id)"""
+_SESSION = f"""s.session_id, s.user_id, s.agent_id, s.keep_turns, s.created_at, s.updated_at,
+       s.version, s.payload, s.last_seq, s.trimmed, {_JOBS}"""
+_RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
+       r.updated_at, r.expires_at, r.version, r.payload"""
+_TURN = "t.seq, t.run_id, t.created_at, t.usage, t.payload"
+_LIVE = "(r.expires_at IS NULL OR r.expires_at > :now)"
+
+GET_SESSION = f"""
+SELECT {_SESSION} FROM memory_sessions s
+WHERE s.namespace = :namespace AND s.session_id = :id"""
+
+GET_TURN = f"""
+SELECT {_TURN} FROM memory_turns t JOIN memory_sessions s ON s.id = t.session
+WHERE s.namespace = :namespace AND s.session_id = :session_id AND t.run_id = :id"""
+
+GET_RECORD = f"""
+SELECT {_RECORD} FROM memory_records r
+WHERE r.namespace = :namespace AND r.kind = :kind AND r.record_id = :id
+  AND r.partition = :partition AND {_LIVE}"""
+
+HISTORY = f"""
+SELECT {_TURN} FROM memory_turns t JOIN memory_sessions s ON s.id = t.session
+WHERE s.namespace = :namespace AND s.session_id = :session_id
+  AND t.seq > max(:after, iif(:trimmed, 0, s.trimmed))
+  AND t.seq < coalesce(:before, s.last_seq + 1)
+ORDER BY t.seq {{order}} LIMIT coalesce(:limit, -1)"""
+
+# One statement, so header, turns and profile are of one moment. Rows start with what they are.
+SNAPSHOT = f"""
+WITH s AS MATERIALIZED (
+    SELECT * FROM memory_sessions WHERE namespace = :namespace AND session_id = :session_id
+), start AS MATERIALIZED (
+    SELECT max(s.trimmed, min(
+        iif(:last IS NULL, 0, s.last_seq - :last),
+        coalesce((SELECT j.through FROM memory_jobs j WHERE j.session = s.id AND j.job = :since),
+                 s.last_seq))) AS seq
+    FROM s
+)
+SELECT 's', {_SESSION} FROM s
+UNION ALL
+SELECT 't', {_TURN}, NULL, NULL, NULL, NULL, NULL, NULL FROM memory_turns t
+WHERE t.session = (SELECT id FROM s) AND t.seq > (SELECT seq FROM start)
+UNION ALL
+SELECT 'r', {_RECORD} FROM memory_records r
+WHERE r.namespace = :namespace AND r.kind = 'profile' AND r.record_id = :profile
+  AND r.partition = :partition AND {_LIVE}"""
+
+
+def get(namespace: str, key: Key, now: int) -> Statement:
+    place = {"namespace": namespace, "id": key.id}
+    if key.kind == "session":
+        return GET_SESSION, place
+    if key.kind == "turn":
+        return GET_TURN, {**place, "session_id": key.partition.id}
+    return GET_RECORD, {**place, "kind": key.kind, "partition": str(key.partition), "now": now}
+
+
+def history(namespace: str, session_id: str, span: Span) -> Statement:
+    return HISTORY.format(order="DESC" if span.newest else "ASC"), {
+        "namespace": namespace,
+        "session_id": session_id,
+        "after": span.after,
+        "before": span.before,
+        "limit": span.limit,
+        "trimmed": span.trimmed,
+    }
+
+
+def find(namespace: str, query: Query, now: int) -> Statement:
+    """The conditions given, and only those: an index serves each common set of them."""
+    given: dict[str, Any] = {"namespace": namespace, "limit": query.limit}
+    if query.kind == "session":
+        columns, table, id, place = _SESSION, "memory_sessions s", "s.session_id", "'session/' || s.session_id"
+        conditions = ["s.namespace = :namespace"]
+        if query.status is not None or query.tags:
+            conditions.append("0")  # headers have neither
+        if query.lagging is not None:
+            # lagging = 1 is what the partial index holds; the job is looked up only in those.
+            conditions.append("s.lagging = 1")
+            conditions.append(
+                "EXISTS (SELECT 1 FROM memory_jobs j WHERE j.session = s.id"
+                " AND j.job = :lagging AND j.through < s.last_seq)"
+            )
+            given["lagging"] = query.lagging
+    else:
+        columns, table, id, place = _RECORD, "memory_records r", "r.record_id", "r.partition"
+        conditions = ["r.namespace = :namespace", "r.kind = :kind", _LIVE]
+        given |= {"kind": query.kind, "now": now}
+        if query.lagging is not None:
+            conditions.append("0")  # only sessions lag
+        if query.status is not None:
+            conditions.append("r.status = :status")
+            given["status"] = query.status
+        for number, tag in enumerate(query.tags):
+            conditions.append(f"r.id IN (SELECT record FROM memory_tags WHERE tag = :tag{number})")
+            given[f"tag{number}"] = tag
+    letter = table[-1]
+    if query.partition is not None:
+        if query.kind == "session":
+            conditions.append("s.session_id = :partition_id")
+            given["partition_id"] = query.partition.removeprefix("session/")
+        else:
+            conditions.append("r.partition = :partition")
+            given["partition"] = query.partition
+    if query.id is not None:
+        conditions.append(f"{id} = :id")
+        given["id"] = query.id
+    if query.prefix is not None:
+        conditions.append(f"{id} >= :prefix AND substr({id}, 1, length(:prefix)) = :prefix")
+        given["prefix"] = query.prefix
+    if query.user_id is not None:
+        conditions.append(f"{letter}.user_id = :user_id")
+        given["user_id"] = query.user_id
+    if query.before is not None:
+        conditions.append(f"({letter}.created_at, {id}, {place}) < (:at, :before_id, :before_place)")
+        given["at"], given["before_id"], given["before_place"] = query.before
+    return (
+        f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608
+        f" ORDER BY {letter}.created_at DESC, {id} DESC, {place} DESC LIMIT :limit",
+        given,
+    )
+
+
+def session_row(row: Row) -> SessionRow:
+    jobs = {job: (through, value) for job, through, value in json.loads(row[10])}
+    return SessionRow(*row[:3], bool(row[3]), *row[4:10], jobs)
+
+
+def record_row(row: Row) -> RecordRow:
+    tags = tuple(json.loads(row[5])) if row[5] else ()
+    return RecordRow(*row[:5], tags, *row[6:])
+
+
+def view(rows: Iterable[Row]) -> View:
+    session, profile, turns = None, None, []
+    for kind, *row in rows:
+        if kind == "s":
+            session = session_row(tuple(row))
+        elif kind == "r":
+            profile = record_row(tuple(row))
+        else:
+            turns.append(TurnRow(*row[:5]))
+    turns.sort()
+    return View(session, turns, profile)
