@@ -1,1 +1,144 @@
-"""Memory for AI agents."""
+"""Memory for AI agents, async first: conversations, summaries and user profiles across sessions.
+
+Importing this package imports no driver and no framework; names are loaded when they are used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memory_async.context import Context
+    from memory_async.errors import (
+        ConfigurationError,
+        ConflictError,
+        CorruptRecordError,
+        DecisionMissingError,
+        LeaseLostError,
+        MemoryAsyncError,
+        ModelError,
+        PayloadError,
+        RunAlreadyClaimedError,
+        RunAlreadyCompletedError,
+        RunNotFoundError,
+        SchemaTooNewError,
+        SessionOwnershipError,
+        StorageError,
+        StorageUnavailableError,
+    )
+    from memory_async.memory import Memory
+    from memory_async.message import Message
+    from memory_async.profile import DynamicProfile, Profile
+    from memory_async.records import (
+        Checkpoint,
+        Chunk,
+        Cursor,
+        Decision,
+        Document,
+        Item,
+        JobState,
+        Key,
+        Lease,
+        Partition,
+        Record,
+        Requirement,
+        Session,
+        Turn,
+        UserProfile,
+    )
+    from memory_async.storage.in_memory import InMemoryStorage
+    from memory_async.storage.protocol import (
+        ABSENT,
+        ALWAYS,
+        Advance,
+        Append,
+        Delete,
+        Drop,
+        Put,
+        Result,
+        Snapshot,
+        Storage,
+        SupportsTTL,
+        Trim,
+    )
+    from memory_async.storage.sqlite import SqliteStorage
+    from memory_async.storage.url import open_storage
+
+# Module -> the public names it holds.
+_MODULES = {
+    "context": ("Context",),
+    "errors": (
+        "ConfigurationError",
+        "ConflictError",
+        "CorruptRecordError",
+        "DecisionMissingError",
+        "LeaseLostError",
+        "MemoryAsyncError",
+        "ModelError",
+        "PayloadError",
+        "RunAlreadyClaimedError",
+        "RunAlreadyCompletedError",
+        "RunNotFoundError",
+        "SchemaTooNewError",
+        "SessionOwnershipError",
+        "StorageError",
+        "StorageUnavailableError",
+    ),
+    "memory": ("Memory",),
+    "message": ("Message",),
+    "profile": ("DynamicProfile", "Profile"),
+    "records": (
+        "Checkpoint",
+        "Chunk",
+        "Cursor",
+        "Decision",
+        "Document",
+        "Item",
+        "JobState",
+        "Key",
+        "Lease",
+        "Partition",
+        "Record",
+        "Requirement",
+        "Session",
+        "Turn",
+        "UserProfile",
+    ),
+    "storage.in_memory": ("InMemoryStorage",),
+    "storage.protocol": (
+        "ABSENT",
+        "ALWAYS",
+        "Advance",
+        "Append",
+        "Delete",
+        "Drop",
+        "Put",
+        "Result",
+        "Snapshot",
+        "Storage",
+        "SupportsTTL",
+        "Trim",
+    ),
+    "storage.sqlite": ("SqliteStorage",),
+    "storage.url": ("open_storage",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - the names of `_MODULES`, spelled out for type checkers below
+    *_HOME,
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("memory-async")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -42,7 +42,15 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Space: TypeAlias = Literal["session", "user", "knowledge", "collection"]
 Kind: TypeAlias = Literal[
-    "turn", "session", "checkpoint", "lease", "decision", "profile", "document", "chunk", "item"
+    "turn",
+    "session",
+    "checkpoint",
+    "lease",
+    "decision",
+    "profile",
+    "document",
+    "chunk",
+    "item",
 ]
 CheckpointStatus: TypeAlias = Literal["running", "paused", "error", "cancelled"]
 DocumentStatus: TypeAlias = Literal["pending", "ready", "failed"]
@@ -56,9 +64,13 @@ def check_id(what: str, value: object, limit: int = MAX_ID_BYTES) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise PayloadError(f"{what} holds a lone surrogate, which is not valid UTF-8") from None
+        raise PayloadError(
+            f"{what} holds a lone surrogate, which is not valid UTF-8"
+        ) from None
     if not 1 <= size <= limit:
-        raise PayloadError(f"{what} must be 1 to {limit} bytes of UTF-8; this one has {size}")
+        raise PayloadError(
+            f"{what} must be 1 to {limit} bytes of UTF-8; this one has {size}"
+        )
     if "\0" in value:
         raise PayloadError(f"{what} holds a NUL character; leave it out")
     return value
@@ -321,7 +333,9 @@ class Document(Record):
 
     @property
     def key(self) -> Key:
-        return Key("document", Partition("knowledge", self.knowledge_base_id), self.document_id)
+        return Key(
+            "document", Partition("knowledge", self.knowledge_base_id), self.document_id
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +379,16 @@ class Item(Record):
 
 RECORDS: dict[Kind, type[Record]] = {
     cls.kind: cls
-    for cls in (Session, Checkpoint, Lease, Decision, UserProfile, Document, Chunk, Item)
+    for cls in (
+        Session,
+        Checkpoint,
+        Lease,
+        Decision,
+        UserProfile,
+        Document,
+        Chunk,
+        Item,
+    )
 }
 FIELD_NAMES: dict[Kind, frozenset[str]] = {
     kind: frozenset(f.name for f in fields(cls)) for kind, cls in RECORDS.items()

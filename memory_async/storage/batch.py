@@ -6,7 +6,12 @@ from typing import NamedTuple, TypeAlias
 
 from memory_async import codec
 from memory_async.codec import RecordRow, SessionRow, TurnRow
-from memory_async.errors import ConfigurationError, ConflictError, PayloadError, SessionOwnershipError
+from memory_async.errors import (
+    ConfigurationError,
+    ConflictError,
+    PayloadError,
+    SessionOwnershipError,
+)
 from memory_async.records import Key, Partition, Session, Turn, check_id
 from memory_async.storage.protocol import (
     ABSENT,
@@ -18,7 +23,6 @@ from memory_async.storage.protocol import (
     Drop,
     Put,
     Trim,
-    When,
     Write,
 )
 
@@ -66,15 +70,25 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
     partitions = {_partition(write) for write in writes}
     if len(partitions) > 1:
         names = ", ".join(sorted(map(str, partitions)))
-        raise ConfigurationError(f"a batch is of one partition, this one has {names}: apply them apart")
+        raise ConfigurationError(
+            f"a batch is of one partition, this one has {names}: apply them apart"
+        )
     appends = [write for write in writes if isinstance(write, Append)]
     if len(appends) > 1:
-        raise ConfigurationError("a batch holds at most one Append: apply them one after the other")
+        raise ConfigurationError(
+            "a batch holds at most one Append: apply them one after the other"
+        )
     keys = [key for write in writes if (key := _key(write)) is not None]
     if len(set(keys)) < len(keys):
-        raise ConfigurationError("a batch writes no record twice: apply those writes apart")
-    if any(map(_ends_session, writes)) and any(isinstance(w, (Append, Advance, Trim)) for w in writes):
-        raise ConfigurationError("a batch that deletes a session writes nothing to its log")
+        raise ConfigurationError(
+            "a batch writes no record twice: apply those writes apart"
+        )
+    if any(map(_ends_session, writes)) and any(
+        isinstance(w, (Append, Advance, Trim)) for w in writes
+    ):
+        raise ConfigurationError(
+            "a batch that deletes a session writes nothing to its log"
+        )
     ops = tuple(_encode(write, max_payload_bytes) for write in writes)
     append = next((op for op in ops if isinstance(op, AppendOp)), None)
     return Batch(partitions.pop(), ops, append, appends[0].turn if appends else None)
@@ -102,6 +116,15 @@ def must_put(name: str, stored: str | None, version: str, when: Condition) -> bo
     elif when is not ALWAYS and stored != when:
         raise ConflictError(f"{name} has changed or is gone")
     return True
+
+
+def must_delete(key: Key, stored: str | None, when: Condition) -> bool:
+    """Whether a `Delete` has anything to do; `ConflictError` when its condition fails."""
+    if when is not ALWAYS and stored != (None if when is ABSENT else when):
+        raise ConflictError(
+            f"{key} exists" if when is ABSENT else f"{key} has changed or is gone"
+        )
+    return stored is not None
 
 
 def _partition(write: Write) -> Partition:
@@ -142,10 +165,14 @@ def _encode(write: Write, limit: int) -> Op:
         case Append():
             session, turn = write.session, write.turn
             if turn.session_id != session.session_id or turn.user_id != session.user_id:
-                raise ConfigurationError("the turn and the session of an Append differ in id or user")
+                raise ConfigurationError(
+                    "the turn and the session of an Append differ in id or user"
+                )
             encoded = codec.encode_turn(turn)
             _check_size(encoded.payload, limit, "turn")
-            due = tuple(check_id("a job's name", job) for job in dict.fromkeys(write.due))
+            due = tuple(
+                check_id("a job's name", job) for job in dict.fromkeys(write.due)
+            )
             return AppendOp(codec.encode_session(session), encoded, due)
         case Put(record=Session() as session):
             header = codec.encode_session(session)
@@ -158,19 +185,31 @@ def _encode(write: Write, limit: int) -> Op:
         case Advance():
             if not 0 <= write.expected <= write.through:
                 raise ConfigurationError(f"a cursor only moves on: {write!r}")
-            value = None if write.value is None else codec.dump_json(write.value, write.job)
+            value = (
+                None if write.value is None else codec.dump_json(write.value, write.job)
+            )
             _check_size(value, limit, f"the value of job {write.job}")
-            return AdvanceOp(write.session_id, write.job, write.expected, write.through, value)
-        case Delete(when=When.ABSENT):
-            raise ConfigurationError("Delete takes ALWAYS or a version: " + repr(write))
+            return AdvanceOp(
+                write.session_id, write.job, write.expected, write.through, value
+            )
         case Delete(key=Key(kind="turn")) | Drop(kind="turn" | "session"):
-            raise ConfigurationError("turns go with their session, or by Trim: " + repr(write))
+            raise ConfigurationError(
+                "turns go with their session, or by Trim: " + repr(write)
+            )
         case Drop(kind=None, prefix=str()):
-            raise ConfigurationError("Drop takes a prefix together with a kind: " + repr(write))
+            raise ConfigurationError(
+                "Drop takes a prefix together with a kind: " + repr(write)
+            )
         case _:
             return write
 
 
 def _check_size(payload: str | None, limit: int, what: str) -> None:
-    if payload is not None and len(payload) * 4 > limit and (size := len(payload.encode())) > limit:
-        raise PayloadError(f"{what} is {size} bytes as stored; this storage takes at most {limit}")
+    if (
+        payload is not None
+        and len(payload) * 4 > limit
+        and (size := len(payload.encode())) > limit
+    ):
+        raise PayloadError(
+            f"{what} is {size} bytes as stored; this storage takes at most {limit}"
+        )

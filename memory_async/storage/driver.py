@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from memory_async import codec
 from memory_async.codec import RecordRow, SessionRow, TurnRow
-from memory_async.errors import ConfigurationError, CorruptRecordError, StorageUnavailableError
+from memory_async.errors import (
+    ConfigurationError,
+    CorruptRecordError,
+    StorageUnavailableError,
+)
 from memory_async.records import (
     Cursor,
     Key,
@@ -86,6 +90,7 @@ class Driver(ABC):
 
     unpromised: frozenset[str] = frozenset()
     max_payload_bytes = 1 << 30
+    url_options: ClassVar[dict[str, Callable[[str], Any]]] = {"namespace": str}
 
     def __init__(self, *, namespace: str = "default") -> None:
         self.namespace = check_id("namespace", namespace)
@@ -94,6 +99,11 @@ class Driver(ABC):
         self._pid = 0
         self._closed = False
         self._opening = asyncio.Lock()
+
+    @classmethod
+    @abstractmethod
+    def from_url(cls, scheme: str, rest: str, options: dict[str, Any]) -> Self:
+        """The storage for ``scheme://`` + ``rest``; ``options`` are those of `url_options`."""
 
     # --- for the driver to fill in; all but `_open` run when it is open ---
 
@@ -137,7 +147,9 @@ class Driver(ABC):
             return [Result(did) for did in done.did]
         if done.known is not None:
             turn = codec.decode_turn(batch.turn.session_id, done.known)
-            return [Result(False, turn if op is batch.append else None) for op in batch.ops]
+            return [
+                Result(False, turn if op is batch.append else None) for op in batch.ops
+            ]
         turn = replace(batch.turn, seq=done.seq)
         return [
             Result(did, turn if isinstance(op, AppendOp) else None)
@@ -170,11 +182,26 @@ class Driver(ABC):
         if kind == "turn":
             raise ConfigurationError("turns are read with history(), not with find()")
         _check_counts(limit=limit)
-        place = before and (to_micros(before.created_at), before.id, str(before.partition))
+        place = before and (
+            to_micros(before.created_at),
+            before.id,
+            str(before.partition),
+        )
         where = None if partition is None else str(partition)
         await self.open()
         rows = await self._find(
-            Query(kind, where, id, prefix, tuple(tags), user_id, status, lagging, place, limit)
+            Query(
+                kind,
+                where,
+                id,
+                prefix,
+                tuple(tags),
+                user_id,
+                status,
+                lagging,
+                place,
+                limit,
+            )
         )
         return self._decode_all(
             rows,
@@ -197,7 +224,9 @@ class Driver(ABC):
     ) -> list[Turn]:
         _check_counts(last=last, after=after, before=before, limit=limit)
         if last is not None and limit is not None:
-            raise ConfigurationError("history() takes last= (the newest) or limit= (the first), not both")
+            raise ConfigurationError(
+                "history() takes last= (the newest) or limit= (the first), not both"
+            )
         await self.open()
         count = limit if last is None else last
         rows = await self._history(
@@ -215,7 +244,11 @@ class Driver(ABC):
         profile: str = "default",
     ) -> Snapshot:
         _check_counts(last=last)
-        key = None if user_id is None else Key("profile", Partition("user", user_id), profile)
+        key = (
+            None
+            if user_id is None
+            else Key("profile", Partition("user", user_id), profile)
+        )
         await self.open()
         view = await self._snapshot(session_id, key, last, since)
         rows = [] if view.profile is None else [view.profile]
@@ -307,5 +340,9 @@ class Driver(ABC):
 
 def _check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-            raise ConfigurationError(f"{name} must be a whole number from 0 on, not {count!r}")
+        if count is not None and (
+            isinstance(count, bool) or not isinstance(count, int) or count < 0
+        ):
+            raise ConfigurationError(
+                f"{name} must be a whole number from 0 on, not {count!r}"
+            )

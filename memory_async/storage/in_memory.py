@@ -3,7 +3,8 @@ need memory while they run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError, ConflictError
@@ -16,10 +17,11 @@ from memory_async.storage.batch import (
     PutOp,
     PutSessionOp,
     check_owner,
+    must_delete,
     must_put,
 )
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
-from memory_async.storage.protocol import ALWAYS, Delete, Drop, Trim
+from memory_async.storage.protocol import Delete, Drop, Trim
 
 __all__ = ["InMemoryStorage"]
 
@@ -33,7 +35,9 @@ class _Log:
         self.runs: dict[str, int] = {}
 
     def trim(self, through: int) -> bool:
-        reach = min((cursor for cursor, _ in self.header.jobs.values()), default=through)
+        reach = min(
+            (cursor for cursor, _ in self.header.jobs.values()), default=through
+        )
         through = min(through, reach, self.header.last_seq)
         if self.header.keep_turns or through <= self.header.trimmed:
             return False
@@ -47,13 +51,28 @@ class InMemoryStorage(Driver):
     """A private store in memory. With ``max_sessions``, the session written longest ago is dropped
     when a new one would be too many."""
 
-    def __init__(self, *, max_sessions: int | None = None, namespace: str = "default") -> None:
+    url_options: ClassVar[dict[str, Callable[[str], Any]]] = {
+        **Driver.url_options,
+        "max_sessions": int,
+    }
+
+    def __init__(
+        self, *, max_sessions: int | None = None, namespace: str = "default"
+    ) -> None:
         super().__init__(namespace=namespace)
         if max_sessions is not None and max_sessions < 1:
             raise ConfigurationError("max_sessions must be at least 1")
         self._max_sessions = max_sessions
         self._logs: dict[str, _Log] = {}  # in order of the last write
         self._records: dict[str, dict[tuple[Kind, str], RecordRow]] = {}
+
+    @classmethod
+    def from_url(cls, scheme: str, rest: str, options: dict[str, Any]) -> Self:
+        if rest.strip("/"):
+            raise ConfigurationError(
+                f"{scheme}:// is a private store without a name: leave out {rest!r}"
+            )
+        return cls(**options)
 
     async def _open(self) -> None:
         return
@@ -73,15 +92,15 @@ class InMemoryStorage(Driver):
                 header = op.session if isinstance(op, AppendOp) else op.row
                 if log := self._logs.get(header.session_id):
                     check_owner(header.session_id, log.header.user_id, header.user_id)
-        seq = 0
-        if batch.append:
-            log = self._logs.get(batch.append.session.session_id)
-            if log and (known := log.runs.get(batch.append.turn.run_id)):
+        seq = 1
+        if batch.append and (log := self._logs.get(batch.append.session.session_id)):
+            if known := log.runs.get(batch.append.turn.run_id):
                 return Applied((), known=log.turns[known - 1])
-            seq = log.header.last_seq + 1 if log else 1
+            seq = log.header.last_seq + 1
         todo = [self._check(op) for op in batch.ops]
         return Applied(
-            [do and self._write(op) for op, do in zip(batch.ops, todo, strict=True)], seq
+            [do and self._write(op) for op, do in zip(batch.ops, todo, strict=True)],
+            seq,
         )
 
     def _check(self, op: Op) -> bool:
@@ -89,21 +108,32 @@ class InMemoryStorage(Driver):
         match op:
             case PutOp(row=row, when=when):
                 stored = self._live(row.partition, row.kind, row.id)
-                return must_put(f"{row.kind} {row.id!r}", stored and stored.version, row.version, when)
+                return must_put(
+                    f"{row.kind} {row.id!r}",
+                    stored and stored.version,
+                    row.version,
+                    when,
+                )
             case PutSessionOp(row=header, when=when):
                 log = self._logs.get(header.session_id)
                 name = f"session {header.session_id!r}"
-                return must_put(name, log and log.header.version, header.version, when)
+                return must_put(
+                    name, log.header.version if log else None, header.version, when
+                )
             case Delete(key=key, when=when):
                 found = self._row(key)
-                if when is not ALWAYS and (found is None or found.version != when):
-                    raise ConflictError(f"{key} has changed or is gone")
-                return found is not None
+                return must_delete(key, found and found.version, when)
             case AdvanceOp(session_id=session_id, job=job):
                 log = self._logs.get(session_id)
                 cursor = log.header.jobs.get(job, (-1, None))[0] if log else -1
-                if log is None or cursor != op.expected or op.through > log.header.last_seq:
-                    raise ConflictError(f"job {job!r} of session {session_id!r} has moved or is gone")
+                if (
+                    log is None
+                    or cursor != op.expected
+                    or op.through > log.header.last_seq
+                ):
+                    raise ConflictError(
+                        f"job {job!r} of session {session_id!r} has moved or is gone"
+                    )
         return True
 
     def _write(self, op: Op) -> bool:
@@ -158,9 +188,15 @@ class InMemoryStorage(Driver):
             self._logs[header.session_id] = _Log(header)
         return self._logs[header.session_id]
 
-    def _drop(self, partition: Partition, kind: Kind | None, prefix: str | None) -> bool:
+    def _drop(
+        self, partition: Partition, kind: Kind | None, prefix: str | None
+    ) -> bool:
         rows = self._records.get(str(partition), {})
-        gone = [key for key in rows if kind in (None, key[0]) and key[1].startswith(prefix or "")]
+        gone = [
+            key
+            for key in rows
+            if kind in (None, key[0]) and key[1].startswith(prefix or "")
+        ]
         for key in gone:
             del rows[key]
         whole = kind is None and prefix is None and partition.space == "session"
@@ -176,7 +212,7 @@ class InMemoryStorage(Driver):
     def _row(self, key: Key) -> SessionRow | RecordRow | None:
         if key.kind == "session":
             log = self._logs.get(key.id)
-            return log and log.header
+            return log.header if log else None
         return self._live(str(key.partition), key.kind, key.id)
 
     async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
@@ -192,7 +228,9 @@ class InMemoryStorage(Driver):
             rows = [log.header for log in self._logs.values()]
         else:
             parts = self._records.values()
-            rows = [row for part in parts for row in part.values() if row.kind == query.kind]
+            rows = [
+                row for part in parts for row in part.values() if row.kind == query.kind
+            ]
         rows = [row for row in rows if _matches(row, query)]
         return sorted(rows, key=_place, reverse=True)[: query.limit]
 
@@ -201,7 +239,9 @@ class InMemoryStorage(Driver):
         if log is None:
             return []
         start = span.after if span.trimmed else max(span.after, log.header.trimmed)
-        rows = log.turns[start : None if span.before is None else max(span.before - 1, 0)]
+        rows = log.turns[
+            start : None if span.before is None else max(span.before - 1, 0)
+        ]
         if span.newest and span.limit is not None:
             return rows[max(len(rows) - span.limit, 0) :]
         return rows[: span.limit]
@@ -214,7 +254,7 @@ class InMemoryStorage(Driver):
         if log is None:
             return View(None, [], row)
         start = 0 if last is None else log.header.last_seq - last
-        if since in log.header.jobs:
+        if since is not None and since in log.header.jobs:
             start = min(start, log.header.jobs[since][0])
         return View(log.header, log.turns[max(start, log.header.trimmed) :], row)
 

@@ -13,7 +13,16 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
-from memory_async.records import Cursor, Key, Kind, Partition, Record, Session, Turn, UserProfile
+from memory_async.records import (
+    Cursor,
+    Key,
+    Kind,
+    Partition,
+    Record,
+    Session,
+    Turn,
+    UserProfile,
+)
 
 __all__ = [
     "ABSENT",
@@ -91,7 +100,8 @@ class Advance:
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Delete one record, if it is there. With a version as ``when``, a record that is missing or
-    has another version is a `ConflictError`. A session header takes its log along."""
+    has another version is a `ConflictError`; with `ABSENT`, one that is there: a batch that must
+    not meet a record says so this way. A session header takes its log along."""
 
     key: Key
     when: Condition = ALWAYS

@@ -6,10 +6,10 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import aiosqlite
 
@@ -26,6 +26,7 @@ from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.sqlite import reads
 from memory_async.storage.sqlite.connection import Durability, Reader, Waiting, Writer
+from memory_async.storage.url import file_path
 
 # Connections inherited by a forked child: closing them there could disturb the parent's locks, so
 # they are kept from the garbage collector for good.
@@ -41,7 +42,15 @@ class SqliteStorage(Driver):
     for another process's before it gives up with `StorageUnavailableError`.
     """
 
-    max_payload_bytes = 1_000_000_000 - (1 << 16)  # SQLITE_MAX_LENGTH bounds the whole row
+    max_payload_bytes = 1_000_000_000 - (
+        1 << 16
+    )  # SQLITE_MAX_LENGTH bounds the whole row
+
+    url_options: ClassVar[dict[str, Callable[[str], Any]]] = {
+        **Driver.url_options,
+        "durability": str,
+        "busy_timeout": float,
+    }
 
     def __init__(
         self,
@@ -53,7 +62,9 @@ class SqliteStorage(Driver):
     ) -> None:
         super().__init__(namespace=namespace)
         if durability not in ("full", "normal"):
-            raise ConfigurationError(f'durability is "full" or "normal", not {durability!r}')
+            raise ConfigurationError(
+                f'durability is "full" or "normal", not {durability!r}'
+            )
         self._path = ":memory:" if path is None else os.fspath(path)
         if not self._path or "\0" in self._path:
             raise ConfigurationError(f"{self._path!r} is no path of a file")
@@ -61,6 +72,10 @@ class SqliteStorage(Driver):
         self._busy_timeout = busy_timeout
         self._waiting: deque[Waiting] = deque()
         self._connections: list[aiosqlite.Connection] = []
+
+    @classmethod
+    def from_url(cls, scheme: str, rest: str, options: dict[str, Any]) -> Self:
+        return cls(file_path(scheme, rest) or None, **options)
 
     def __repr__(self) -> str:
         return f"SqliteStorage({self._path!r}, namespace={self.namespace!r})"
@@ -76,7 +91,9 @@ class SqliteStorage(Driver):
         reader = partial(Reader, busy_timeout=self._busy_timeout)
         with self._errors():
             self._connections.append(await _connect(self._path, writer))
-            if self._path != ":memory:":  # there, a second connection would be a second database
+            if (
+                self._path != ":memory:"
+            ):  # there, a second connection would be a second database
                 try:
                     self._connections.append(await _connect(self._path, reader))
                 except BaseException:
@@ -97,12 +114,14 @@ class SqliteStorage(Driver):
         with self._errors():
             await self._connections[0].commit()
             if waiting.done is None:
-                raise waiting.error or StorageUnavailableError(f"{self!r} was closed meanwhile")
+                raise waiting.error or StorageUnavailableError(
+                    f"{self!r} was closed meanwhile"
+                )
         return waiting.done
 
     async def _read(self, statement: reads.Statement) -> list[Any]:
         with self._errors():
-            return list(await self._connections[-1].execute_fetchall(*statement))  # type: ignore[arg-type]
+            return list(await self._connections[-1].execute_fetchall(*statement))
 
     async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
         rows = await self._read(reads.get(self.namespace, key, to_micros(utc_now())))
@@ -110,7 +129,11 @@ class SqliteStorage(Driver):
             return None
         if key.kind == "turn":
             return TurnRow(*rows[0])
-        return reads.session_row(rows[0]) if key.kind == "session" else reads.record_row(rows[0])
+        return (
+            reads.session_row(rows[0])
+            if key.kind == "session"
+            else reads.record_row(rows[0])
+        )
 
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
         rows = await self._read(reads.find(self.namespace, query, to_micros(utc_now())))
@@ -147,13 +170,20 @@ class SqliteStorage(Driver):
             raise self._mapped(error) from error
         except (OverflowError, UnicodeEncodeError) as error:
             raise PayloadError(f"SQLite cannot take this value: {error}") from error
-        except (ValueError, IndexError) as error:  # aiosqlite's word for a closed connection
-            raise StorageUnavailableError(f"{self!r} was closed meanwhile: {error}") from error
+        except (
+            ValueError,
+            IndexError,
+        ) as error:  # aiosqlite's word for a closed connection
+            raise StorageUnavailableError(
+                f"{self!r} was closed meanwhile: {error}"
+            ) from error
 
     def _mapped(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_NOTADB:
-            return StorageError(f"{self._path} is a file, but no SQLite database: use another path")
+            return StorageError(
+                f"{self._path} is a file, but no SQLite database: use another path"
+            )
         if code == sqlite3.SQLITE_CANTOPEN:
             return StorageUnavailableError(
                 f"cannot open {self._path}: its folder must exist and be writable"
@@ -174,7 +204,8 @@ async def _connect(path: str, factory: Any) -> aiosqlite.Connection:
     # keep an interpreter alive whose user forgot close(); nothing that returned is lost this way.
     made: list[aiosqlite.Connection] = []
     thread = threading.Thread(
-        target=lambda: made.append(aiosqlite.connect(path, factory=factory)), daemon=True
+        target=lambda: made.append(aiosqlite.connect(path, factory=factory)),
+        daemon=True,
     )
     thread.start()
     thread.join()

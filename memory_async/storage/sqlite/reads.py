@@ -69,7 +69,12 @@ def get(namespace: str, key: Key, now: int) -> Statement:
         return GET_SESSION, place
     if key.kind == "turn":
         return GET_TURN, {**place, "session_id": key.partition.id}
-    return GET_RECORD, {**place, "kind": key.kind, "partition": str(key.partition), "now": now}
+    return GET_RECORD, {
+        **place,
+        "kind": key.kind,
+        "partition": str(key.partition),
+        "now": now,
+    }
 
 
 def history(namespace: str, session_id: str, span: Span) -> Statement:
@@ -87,7 +92,12 @@ def find(namespace: str, query: Query, now: int) -> Statement:
     """The conditions given, and only those: an index serves each common set of them."""
     given: dict[str, Any] = {"namespace": namespace, "limit": query.limit}
     if query.kind == "session":
-        columns, table, id, place = _SESSION, "memory_sessions s", "s.session_id", "'session/' || s.session_id"
+        columns, table, id, place = (
+            _SESSION,
+            "memory_sessions s",
+            "s.session_id",
+            "'session/' || s.session_id",
+        )
         conditions = ["s.namespace = :namespace"]
         if query.status is not None or query.tags:
             conditions.append("0")  # headers have neither
@@ -100,7 +110,12 @@ def find(namespace: str, query: Query, now: int) -> Statement:
             )
             given["lagging"] = query.lagging
     else:
-        columns, table, id, place = _RECORD, "memory_records r", "r.record_id", "r.partition"
+        columns, table, id, place = (
+            _RECORD,
+            "memory_records r",
+            "r.record_id",
+            "r.partition",
+        )
         conditions = ["r.namespace = :namespace", "r.kind = :kind", _LIVE]
         given |= {"kind": query.kind, "now": now}
         if query.lagging is not None:
@@ -109,7 +124,9 @@ def find(namespace: str, query: Query, now: int) -> Statement:
             conditions.append("r.status = :status")
             given["status"] = query.status
         for number, tag in enumerate(query.tags):
-            conditions.append(f"r.id IN (SELECT record FROM memory_tags WHERE tag = :tag{number})")
+            conditions.append(
+                f"r.id IN (SELECT record FROM memory_tags WHERE tag = :tag{number})"
+            )
             given[f"tag{number}"] = tag
     letter = table[-1]
     if query.partition is not None:
@@ -123,13 +140,17 @@ def find(namespace: str, query: Query, now: int) -> Statement:
         conditions.append(f"{id} = :id")
         given["id"] = query.id
     if query.prefix is not None:
-        conditions.append(f"{id} >= :prefix AND substr({id}, 1, length(:prefix)) = :prefix")
+        conditions.append(
+            f"{id} >= :prefix AND substr({id}, 1, length(:prefix)) = :prefix"
+        )
         given["prefix"] = query.prefix
     if query.user_id is not None:
         conditions.append(f"{letter}.user_id = :user_id")
         given["user_id"] = query.user_id
     if query.before is not None:
-        conditions.append(f"({letter}.created_at, {id}, {place}) < (:at, :before_id, :before_place)")
+        conditions.append(
+            f"({letter}.created_at, {id}, {place}) < (:at, :before_id, :before_place)"
+        )
         given["at"], given["before_id"], given["before_place"] = query.before
     return (
         f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608
@@ -140,12 +161,12 @@ def find(namespace: str, query: Query, now: int) -> Statement:
 
 def session_row(row: Row) -> SessionRow:
     jobs = {job: (through, value) for job, through, value in json.loads(row[10])}
-    return SessionRow(*row[:3], bool(row[3]), *row[4:10], jobs)
+    return SessionRow._make((*row[:3], bool(row[3]), *row[4:10], jobs))
 
 
 def record_row(row: Row) -> RecordRow:
     tags = tuple(json.loads(row[5])) if row[5] else ()
-    return RecordRow(*row[:5], tags, *row[6:])
+    return RecordRow._make((*row[:5], tags, *row[6:]))
 
 
 def view(rows: Iterable[Row]) -> View:

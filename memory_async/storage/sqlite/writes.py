@@ -17,10 +17,11 @@ from memory_async.storage.batch import (
     PutOp,
     PutSessionOp,
     check_owner,
+    must_delete,
     must_put,
 )
 from memory_async.storage.driver import Applied
-from memory_async.storage.protocol import ALWAYS, Delete, Drop, Trim
+from memory_async.storage.protocol import Delete, Drop, Trim
 
 HEADER = """
 SELECT id, user_id, version, last_seq, trimmed FROM memory_sessions
@@ -47,7 +48,9 @@ NEW_TURN = """
 INSERT INTO memory_turns (session, seq, run_id, created_at, usage, payload)
 VALUES (?, ?, ?, ?, ?, ?)"""
 
-SET_METADATA = "UPDATE memory_sessions SET updated_at = ?, version = ?, payload = ? WHERE id = ?"
+SET_METADATA = (
+    "UPDATE memory_sessions SET updated_at = ?, version = ?, payload = ? WHERE id = ?"
+)
 
 ADVANCE = """
 UPDATE memory_jobs SET through = :through, value = coalesce(:value, value)
@@ -66,7 +69,9 @@ WHERE id = :id AND NOT keep_turns AND trimmed < min(
     :through, last_seq, (SELECT ifnull(min(through), :through) FROM memory_jobs WHERE session = :id))
 RETURNING trimmed"""
 
-TRIM = "UPDATE memory_turns SET payload = NULL WHERE session = ? AND seq > ? AND seq <= ?"
+TRIM = (
+    "UPDATE memory_turns SET payload = NULL WHERE session = ? AND seq > ? AND seq <= ?"
+)
 
 RECORD_VERSION = """
 SELECT version FROM memory_records
@@ -107,7 +112,9 @@ def apply(db: sqlite3.Connection, namespace: str, batch: Batch) -> Applied:
             header = op.session if isinstance(op, AppendOp) else op.row
             if stored := _header(db, namespace, header.session_id):
                 check_owner(header.session_id, stored[1], header.user_id)
-    if batch.append and (stored := _header(db, namespace, batch.append.session.session_id)):
+    if batch.append and (
+        stored := _header(db, namespace, batch.append.session.session_id)
+    ):
         known = db.execute(KNOWN_RUN, (stored[0], batch.append.turn.run_id)).fetchone()
         if known:
             return Applied((), known=TurnRow(*known))
@@ -126,7 +133,9 @@ def _header(db: sqlite3.Connection, namespace: str, session_id: str) -> Any:
     return db.execute(HEADER, (namespace, session_id)).fetchone()
 
 
-def _version(db: sqlite3.Connection, namespace: str, kind: str, id: str, partition: str) -> Any:
+def _version(
+    db: sqlite3.Connection, namespace: str, kind: str, id: str, partition: str
+) -> Any:
     if kind == "session":
         header = _header(db, namespace, id)
         return header and header[2]
@@ -143,18 +152,22 @@ def _check(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
             return must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
         case PutSessionOp(row=header, when=when):
             stored = _version(db, namespace, "session", header.session_id, "")
-            return must_put(f"session {header.session_id!r}", stored, header.version, when)
+            return must_put(
+                f"session {header.session_id!r}", stored, header.version, when
+            )
         case Delete(key=key, when=when):
             stored = _version(db, namespace, key.kind, key.id, str(key.partition))
-            if when is not ALWAYS and stored != when:
-                raise ConflictError(f"{key} has changed or is gone")
-            return stored is not None
+            return must_delete(key, stored, when)
         case AdvanceOp():
             header = _header(db, namespace, op.session_id)
-            moved = header and op.through <= header[3] and db.execute(
-                "SELECT 1 FROM memory_jobs WHERE session = ? AND job = ? AND through = ?",
-                (header[0], op.job, op.expected),
-            ).fetchone()
+            moved = (
+                header
+                and op.through <= header[3]
+                and db.execute(
+                    "SELECT 1 FROM memory_jobs WHERE session = ? AND job = ? AND through = ?",
+                    (header[0], op.job, op.expected),
+                ).fetchone()
+            )
             if not moved:
                 raise ConflictError(
                     f"job {op.job!r} of session {op.session_id!r} has moved or is gone"
@@ -170,7 +183,9 @@ def _append(db: sqlite3.Connection, namespace: str, op: AppendOp) -> int:
     given = {"id": id, "keep_turns": op.session.keep_turns, "at": op.turn.created_at}
     [(seq,)] = db.execute(COUNT_TURN, given).fetchall()
     turn = op.turn
-    db.execute(NEW_TURN, (id, seq, turn.run_id, turn.created_at, turn.usage, turn.payload))
+    db.execute(
+        NEW_TURN, (id, seq, turn.run_id, turn.created_at, turn.usage, turn.payload)
+    )
     return int(seq)
 
 
@@ -205,10 +220,14 @@ def _write(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
         case Delete(key=key):
             return _delete(db, namespace, key)
         case Drop(partition=partition, kind=kind, prefix=prefix):
-            given = {"partition": str(partition), "kind": kind, "prefix": prefix}
-            dropped = db.execute(DROP_RECORDS, {"namespace": namespace, **given}).rowcount > 0
+            where = {"partition": str(partition), "kind": kind, "prefix": prefix}
+            dropped = (
+                db.execute(DROP_RECORDS, {"namespace": namespace, **where}).rowcount > 0
+            )
             if kind is None and partition.space == "session":
-                gone = db.execute(DELETE_SESSION, (namespace, partition.id)).rowcount > 0
+                gone = (
+                    db.execute(DELETE_SESSION, (namespace, partition.id)).rowcount > 0
+                )
                 dropped = gone or dropped
             return dropped
     return True

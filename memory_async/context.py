@@ -1,0 +1,122 @@
+"""What a run starts from: `Context`, and which part of the history goes into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from memory_async.message import Message
+from memory_async.records import Turn
+
+__all__ = ["Context", "CountTokens", "choose_history"]
+
+ProfileT = TypeVar("ProfileT", bound=BaseModel)
+
+CountTokens: TypeAlias = Callable[[list[Message]], float]
+"""How many tokens the messages of one turn cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Generic[ProfileT]):
+    """What memory brings into a run.
+
+    ``messages`` is the history chosen by the load flags; ``dropped`` the whole turns that
+    ``max_tokens`` left out of it, oldest first. ``instructions`` is summary, profile and metadata
+    rendered for a system prompt, ``""`` when there is nothing.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    summary: str | None = None
+    profile: ProfileT | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    instructions: str = ""
+    dropped: tuple[Turn, ...] = ()
+
+    def to_openai(self, system: str | None = None) -> list[dict[str, Any]]:
+        """Chat messages: one system message (``system`` and the instructions, when there is any of
+        them), then the history."""
+        parts = [part for part in (system, self.instructions) if part]
+        head = [{"role": "system", "content": "\n\n".join(parts)}] if parts else []
+        return head + [message.to_openai() for message in self.messages]
+
+
+def estimate_tokens(messages: list[Message]) -> float:
+    """UTF-8 bytes / 4 of what the messages say; the default for ``max_tokens``."""
+    size = 0
+    for message in messages:
+        if isinstance(message.content, str):
+            size += len(message.content.encode())
+        rest = {
+            k: v for k, v in message.to_openai().items() if k not in ("role", "content")
+        }
+        if not isinstance(message.content, str | None):
+            rest["content"] = message.content
+        if rest:
+            size += len(json.dumps(rest, ensure_ascii=False).encode())
+    return size / 4
+
+
+def choose_history(
+    turns: list[Turn],
+    *,
+    feed_tools: bool,
+    max_tokens: float | None,
+    count_tokens: CountTokens,
+) -> tuple[list[Message], tuple[Turn, ...]]:
+    """The messages of the newest turns that fit ``max_tokens``, and the turns left out."""
+    said = [
+        turn.messages if feed_tools else _without_tools(turn.messages) for turn in turns
+    ]
+    first = 0
+    if max_tokens is not None:
+        first, spent = len(turns), 0.0
+        while (
+            first > 0 and (spent := spent + count_tokens(said[first - 1])) <= max_tokens
+        ):
+            first -= 1
+    fitting = said[first:]
+    messages = (
+        _paired(fitting) if feed_tools else [each for turn in fitting for each in turn]
+    )
+    return messages, tuple(turns[:first])
+
+
+def _without_tools(messages: list[Message]) -> list[Message]:
+    """The messages without tool results and tool calls; what was said beside a call stays."""
+    kept = []
+    for message in messages:
+        if message.role in ("tool", "function"):
+            continue
+        given = message.to_openai()
+        calls = {"tool_calls", "function_call"} & given.keys()
+        if calls:
+            said = {name: value for name, value in given.items() if name not in calls}
+            if not message.content:
+                continue
+            message = Message.parse(said)
+        kept.append(message)
+    return kept
+
+
+def _paired(turns: list[list[Message]]) -> list[Message]:
+    """The messages without halves of tool calls, which chat APIs refuse: a result whose call was
+    left out with an older turn, a call never answered (unless the answer may still come)."""
+    messages = [message for turn in turns for message in turn]
+    newest = len(messages) - len(turns[-1]) if turns else 0
+    answered = {message.tool_call_id for message in messages if message.role == "tool"}
+    asked: set[object] = set()
+    kept = []
+    for index, message in enumerate(messages):
+        if message.role == "tool" and message.tool_call_id not in asked | {None}:
+            continue
+        ids = {call.get("id") for call in message.tool_calls or ()}
+        if ids - answered and index < newest:
+            kept += _without_tools([message])
+            continue
+        asked |= ids
+        kept.append(message)
+    return kept

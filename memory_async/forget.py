@@ -1,0 +1,122 @@
+"""Forgetting a user: marked first, so that a crash can be finished and no job brings the user back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from memory_async.errors import ConflictError
+from memory_async.records import (
+    RECORDS,
+    Key,
+    Partition,
+    Session,
+    UserProfile,
+    new_version,
+    to_micros,
+)
+from memory_async.storage.protocol import ABSENT, Delete, Drop, Put, Storage
+
+__all__ = ["delete_session", "forget_user"]
+
+PAGE = 500
+
+
+async def forget_user(storage: Storage, user_id: str, profile_name: str) -> None:
+    """Drop everything of the user, one `apply` per partition; leaves a tombstone without traits.
+
+    Idempotent: calling again finishes what a crash interrupted. Sessions that begin after the mark
+    are a new start and stay.
+    """
+    mark = await _mark(storage, user_id, profile_name)
+    for session_id, created_at in mark.forgetting.items():
+        await _drop_marked(storage, session_id, created_at)
+    kinds = sorted(RECORDS.keys() - {"profile", "session"})
+    partition = Partition("user", user_id)
+    while True:
+        done = replace(mark, forgetting={}, version=new_version())
+        drops = [Drop(partition, kind) for kind in kinds]
+        try:
+            await storage.apply(Put(done, mark.version), *drops)
+        except ConflictError:
+            # Another worker finished it, or the user has come back since: both need no more.
+            stored = await storage.get(mark.key)
+            if not (isinstance(stored, UserProfile) and stored.forgetting):
+                return
+            mark = stored
+        else:
+            return
+
+
+async def delete_session(storage: Storage, session: Session) -> bool:
+    """Drop a session with all that belongs to it; False when it is no longer the one given."""
+    while True:
+        try:
+            await storage.apply(
+                Delete(session.key, session.version), Drop(session.key.partition)
+            )
+        except ConflictError:
+            stored = await storage.get(session.key)
+            if (
+                not isinstance(stored, Session)
+                or stored.created_at != session.created_at
+            ):
+                return False
+            session = stored  # only its metadata has changed
+        else:
+            return True
+
+
+async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfile:
+    """Write tombstones over the user's profiles; the one returned names the sessions to drop."""
+    partition = Partition("user", user_id)
+    while True:
+        sessions = await _sessions_of(storage, user_id)
+        found = await storage.find("profile", partition, limit=PAGE)
+        profiles = {each.name: each for each in found if isinstance(each, UserProfile)}
+        now = await storage.now(partition)
+        writes = []
+        for name in {profile_name, *profiles}:
+            old = profiles.get(name)
+            base = old or UserProfile(user_id=user_id, name=name, created_at=now)
+            tombstone = replace(
+                base,
+                traits={},
+                applied={},
+                forgotten_at=now,
+                forgetting={**base.forgetting, **sessions}
+                if name == profile_name
+                else {},
+                updated_at=now,
+                version=new_version(),
+            )
+            writes.append(Put(tombstone, ABSENT if old is None else old.version))
+            if name == profile_name:
+                mark = tombstone
+        try:
+            await storage.apply(*writes)
+        except ConflictError:
+            continue  # a profile was written meanwhile: look again
+        return mark
+
+
+async def _sessions_of(storage: Storage, user_id: str) -> dict[str, int]:
+    sessions: dict[str, int] = {}
+    before = None
+    while page := await storage.find(
+        "session", user_id=user_id, before=before, limit=PAGE
+    ):
+        sessions |= {
+            s.session_id: to_micros(s.created_at)
+            for s in page
+            if isinstance(s, Session)
+        }
+        before = page[-1].cursor
+    return sessions
+
+
+async def _drop_marked(storage: Storage, session_id: str, created_at: int) -> None:
+    session = await storage.get(
+        Key("session", Partition("session", session_id), session_id)
+    )
+    if isinstance(session, Session) and to_micros(session.created_at) == created_at:
+        await delete_session(storage, session)

@@ -1,0 +1,314 @@
+"""`Memory`: what an agent holds on to. Saving is separate from loading."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel
+
+from memory_async.context import Context, CountTokens, choose_history, estimate_tokens
+from memory_async.errors import ConfigurationError, ConflictError
+from memory_async.forget import delete_session, forget_user
+from memory_async.message import MessagesLike, parse_messages
+from memory_async.profile import profile_job
+from memory_async.records import Key, Session, Turn, check_id, new_version, utc_now
+from memory_async.render import refuse_rendered, render
+from memory_async.settings import Settings, UserMemoryMode, check_count
+from memory_async.storage.batch import check_owner
+from memory_async.storage.protocol import ABSENT, Append, Delete, Put, Storage, Write
+from memory_async.storage.url import open_storage
+from memory_async.usage import parse_usage
+from memory_async.view import SUMMARY_JOB, ProfileT, Shared, View, logger, summary_of
+
+__all__ = ["Memory"]
+
+
+class _Inherit(Enum):
+    INHERIT = "inherit"
+
+
+INHERIT: Final = _Inherit.INHERIT
+
+
+class Memory(View[ProfileT]):
+    """The memory of one conversation of one user.
+
+    ``storage`` is a URL (see `open_storage`) or a storage object. Save flags say what is persisted:
+    ``full_session_memory`` the whole history, ``summary_memory`` a summary of the session,
+    ``user_analysis_memory`` what is learned of the user. Load flags say what is injected into later
+    runs; left at None they mirror the save flags. ``num_last_messages`` bounds the loaded history,
+    in turns. One `Memory` per process, one `bind` per request:
+
+        async with Memory("sqlite:///chat.db", full_session_memory=True) as memory:
+            chat = memory.bind(session_id="s1", user_id="ada")
+            context = await chat.load()
+            await chat.save([{"role": "user", "content": "Hi!"}, ...])
+    """
+
+    def __init__(
+        self,
+        storage: str | Storage,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        *,
+        full_session_memory: bool = False,
+        summary_memory: bool = False,
+        user_analysis_memory: bool = False,
+        load_full_session_memory: bool | None = None,
+        load_summary_memory: bool | None = None,
+        load_user_analysis_memory: bool | None = None,
+        num_last_messages: int | None = None,
+        feed_tool_call_results: bool = False,
+        user_profile_schema: type[ProfileT] | None = None,
+        dynamic_user_profile: bool = False,
+        user_memory_mode: UserMemoryMode = "update",
+        profile_name: str = "default",
+        model: Any = None,
+        summary_every: int = 1,
+        summary_prompt: str | None = None,
+        analysis_prompt: str | None = None,
+        agent_id: str | None = None,
+        count_tokens: CountTokens = estimate_tokens,
+        debug: bool = False,
+    ) -> None:
+        self._settings = Settings(
+            full_session_memory=full_session_memory,
+            summary_memory=summary_memory,
+            user_analysis_memory=user_analysis_memory,
+            load_full_session_memory=load_full_session_memory,
+            load_summary_memory=load_summary_memory,
+            load_user_analysis_memory=load_user_analysis_memory,
+            num_last_messages=num_last_messages,
+            feed_tool_call_results=feed_tool_call_results,
+            user_profile_schema=user_profile_schema,
+            dynamic_user_profile=dynamic_user_profile,
+            user_memory_mode=user_memory_mode,
+            profile_name=profile_name,
+            model=model,
+            summary_every=summary_every,
+            summary_prompt=summary_prompt,
+            analysis_prompt=analysis_prompt,
+            agent_id=agent_id,
+            count_tokens=count_tokens,
+        )
+        self._named = session_id is not None
+        self.session_id = _session_id(session_id)
+        self.user_id = None if user_id is None else check_id("user_id", user_id)
+        self._anonymous = False
+        if self._named:
+            self._require_user()
+        if isinstance(storage, Storage):
+            self._shared = Shared(storage, owns_storage=False)
+        else:
+            self._shared = Shared(open_storage(storage), owns_storage=True)
+        self._settings.require_model(
+            storage_analyses=getattr(self._shared.storage, "analyses_users", False)
+        )
+        self._root = True
+        self._bound_elsewhere = False
+        if debug:
+            _log_to_stderr()
+
+    def bind(
+        self,
+        *,
+        session_id: str | None | Literal[_Inherit.INHERIT] = INHERIT,
+        user_id: str | None | Literal[_Inherit.INHERIT] = INHERIT,
+    ) -> Memory[ProfileT]:
+        """A view of another session or user, sharing storage, model and jobs. Owns nothing.
+
+        What is left out is inherited. ``session_id=None`` is a new session; ``user_id=None`` is
+        nobody: the view is anonymous and learns nothing of its user.
+        """
+        view = object.__new__(type(self))
+        view._settings, view._shared = self._settings, self._shared
+        view._root, view._bound_elsewhere = False, False
+        view._named = True
+        if session_id is INHERIT:
+            view.session_id = self.session_id
+        else:
+            view.session_id = _session_id(session_id)
+        if user_id is INHERIT:
+            view.user_id, view._anonymous = self.user_id, self._anonymous
+        else:
+            view.user_id = None if user_id is None else check_id("user_id", user_id)
+            view._anonymous = user_id is None
+        self._bound_elsewhere = True
+        return view
+
+    # --- the way into a run and out of it ---
+
+    async def load(
+        self,
+        *,
+        last: int | None = None,
+        max_tokens: float | None = None,
+        agent_metadata: Mapping[str, Any] | None = None,
+    ) -> Context[ProfileT]:
+        """What the load flags say to bring into the next run, in one read.
+
+        ``last`` (turns) stands in for ``num_last_messages``; ``max_tokens`` bounds the history, the
+        oldest whole turns are dropped. Turns the summary has not taken are always in the history.
+        """
+        check_count("last", last)
+        storage, settings = self._use(), self._settings
+        bound = settings.num_last_messages if last is None else last
+        session, turns, found = await storage.snapshot(
+            self.session_id,
+            self.user_id if settings.load_profile else None,
+            last=bound if settings.load_full else 0,
+            since=SUMMARY_JOB if settings.load_summary else None,
+            profile=settings.profile_name,
+        )
+        if session is not None:
+            check_owner(self.session_id, session.user_id, self.user_id)
+        summary = summary_of(session) if settings.load_summary else None
+        traits = found.traits if found is not None else {}
+        metadata = session.metadata if session is not None else {}
+        messages, dropped = choose_history(
+            turns,
+            feed_tools=settings.feed_tool_call_results,
+            max_tokens=max_tokens,
+            count_tokens=settings.count_tokens,
+        )
+        logger.debug("loaded session %r: %d turns", self.session_id, len(turns))
+        return Context(
+            messages=messages,
+            summary=summary,
+            profile=self._read_profile(found, lenient=True),
+            metadata=metadata,
+            instructions=render(
+                summary=summary,
+                traits=traits,
+                metadata=metadata,
+                agent_metadata=agent_metadata,
+            ),
+            dropped=dropped,
+        )
+
+    async def save(
+        self,
+        messages: MessagesLike,
+        *,
+        run_id: str | None = None,
+        usage: Mapping[str, Any] | BaseModel | None = None,
+    ) -> Turn | None:
+        """Save one finished turn; it is durable when this returns. Jobs start, nobody waits for them.
+
+        ``run_id`` makes it safe to repeat: the same run is stored once, and comes back as stored.
+        None when the flags persist nothing. `PayloadError` for what is no message, cannot be stored
+        or was rendered by memory itself; `ConflictError` when the run is open as a checkpoint.
+        """
+        storage, settings = self._use(), self._settings
+        said = parse_messages(messages)
+        refuse_rendered(said)
+        turn = Turn(
+            session_id=self.session_id,
+            user_id=self.user_id,
+            messages=said,
+            usage=parse_usage(usage),
+            run_id=str(uuid.uuid4()) if run_id is None else check_id("run_id", run_id),
+        )
+        due = self._jobs_due()
+        if not settings.full_session_memory and not due:
+            return None
+        writes: list[Write] = [Append(turn, self._new_header(), due)]
+        if run_id is not None:
+            # The checkpoint of an open run must not be left behind.
+            writes.append(Delete(Key("checkpoint", turn.key.partition, run_id), ABSENT))
+        [result, *_] = await storage.apply(*writes)
+        assert result.turn is not None  # noqa: S101 - an Append always has one
+        logger.debug("saved turn %d of session %r", result.turn.seq, self.session_id)
+        return result.turn
+
+    # --- writers ---
+
+    async def set_metadata(self, metadata: Mapping[str, Any]) -> Session:
+        """Replace the session's metadata (JSON), creating the session if need be."""
+        storage = self._use()
+        while True:
+            session = await self.session()
+            changed = replace(
+                session or self._new_header(),
+                metadata=dict(metadata),
+                updated_at=utc_now(),
+                version=new_version(),
+            )
+            try:
+                await storage.apply(
+                    Put(changed, ABSENT if session is None else session.version)
+                )
+            except ConflictError:
+                continue  # somebody else changed it: what they know of it is read again
+            return changed
+
+    async def delete_session(self) -> bool:
+        """Delete the session and all that belongs to it; False when there is none."""
+        session = await self.session()
+        return session is not None and await delete_session(self._use(), session)
+
+    async def forget_user(self) -> None:
+        """Drop everything of the user: sessions, turns, profiles, open runs. Safe to repeat; a later
+        `save` starts anew."""
+        if self.user_id is None:
+            raise ConfigurationError("nobody to forget: bind(user_id=...) first")
+        await forget_user(self._use(), self.user_id, self._settings.profile_name)
+
+    # --- lifecycle ---
+
+    async def close(self) -> None:
+        """Close what this Memory opened itself (a storage given as URL). Views close nothing."""
+        if self._root and not self._shared.closed:
+            self._shared.closed = True
+            if self._shared.owns_storage:
+                await self._shared.storage.close()
+
+    async def __aenter__(self) -> Self:
+        if self._root:
+            await self._shared.storage.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Memory(session_id={self.session_id!r}, user_id={self.user_id!r})"
+
+    # --- inside ---
+
+    def _jobs_due(self) -> tuple[str, ...]:
+        jobs = [SUMMARY_JOB] if self._settings.summary_memory else []
+        if self._settings.user_analysis_memory and self.user_id is not None:
+            jobs.append(profile_job(self._settings.profile_name))
+        return tuple(jobs)
+
+    def _new_header(self) -> Session:
+        return Session(
+            session_id=self.session_id,
+            user_id=self.user_id,
+            agent_id=self._settings.agent_id,
+            keep_turns=self._settings.full_session_memory,
+        )
+
+
+def _session_id(given: str | None) -> str:
+    return str(uuid.uuid4()) if given is None else check_id("session_id", given)
+
+
+def _log_to_stderr() -> None:
+    logger.setLevel(logging.DEBUG)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        logger.addHandler(handler)

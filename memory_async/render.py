@@ -1,0 +1,65 @@
+"""The blocks that carry memory into a prompt: stable bytes, and text that cannot close its block."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from memory_async.errors import PayloadError
+from memory_async.message import Message
+
+__all__ = ["refuse_rendered", "render"]
+
+TAGS = ("SessionSummary", "UserProfile", "SessionMetadata", "AgentMetadata")
+_NAMES = "|".join(TAGS)
+_ANY_TAG = re.compile(rf"<(?=\s*/?\s*(?:{_NAMES})\b)", re.IGNORECASE)
+_BLOCK = re.compile(rf"^<({_NAMES})>\n.*\n</\1>$", re.DOTALL | re.MULTILINE)
+
+
+def render(
+    *,
+    summary: str | None = None,
+    traits: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    agent_metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """The blocks for what there is, always in the same order; ``""`` when there is nothing.
+
+    Names are sorted and empty values left out, so that the same memory gives the same bytes: that
+    is what prompt caches compare.
+    """
+    bodies = (summary, _lines(traits), _lines(metadata), _lines(agent_metadata))
+    return "\n\n".join(
+        f"<{tag}>\n{_ANY_TAG.sub('&lt;', body)}\n</{tag}>"
+        for tag, body in zip(TAGS, bodies, strict=True)
+        if body
+    )
+
+
+def refuse_rendered(messages: Iterable[Message]) -> None:
+    """`PayloadError` for a system message that holds a rendered block: what was loaded is being
+    saved back, which would feed memory to itself. Other roles may quote the same words."""
+    for message in messages:
+        if message.role in ("system", "developer") and _BLOCK.search(message.text):
+            raise PayloadError(
+                "this system message holds instructions that memory itself rendered: save only "
+                "what is new in this turn (the user's messages and the answers)"
+            )
+
+
+def _lines(values: Mapping[str, Any] | None) -> str:
+    lines = []
+    for name in sorted(values or {}):
+        value = (values or {})[name]
+        if value is None or value == [] or value == {} or value == "":
+            continue
+        plain = isinstance(value, str) and "\n" not in value
+        text = (
+            value
+            if plain
+            else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+        )
+        lines.append(f"{name}: {text}")
+    return "\n".join(lines)

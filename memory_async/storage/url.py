@@ -1,0 +1,80 @@
+"""`open_storage`: from a URL to a driver, importing only the one that is asked for."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from memory_async.errors import ConfigurationError
+from memory_async.storage.driver import Driver
+from memory_async.storage.protocol import Storage
+
+__all__ = ["open_storage"]
+
+DRIVERS: dict[str, tuple[str, str]] = {
+    "memory": ("memory_async.storage.in_memory", "InMemoryStorage"),
+    "sqlite": ("memory_async.storage.sqlite", "SqliteStorage"),
+}
+_EXAMPLES = "sqlite:///chat.db, sqlite:////var/lib/chat.db or memory://"
+
+
+def open_storage(url: str) -> Storage:
+    """The storage a URL names, not connected yet.
+
+    ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://`` (each a new private store);
+    options follow as in ``?namespace=app&durability=normal``. `ConfigurationError` for a bare path,
+    an unknown scheme or an option the driver does not have.
+    """
+    if isinstance(url, os.PathLike) or (isinstance(url, str) and "://" not in url):
+        path = os.fspath(url)
+        slashes = "sqlite:///" if path != ":memory:" else "sqlite://"
+        raise ConfigurationError(
+            f"{path!r} is a path, not a URL: write {slashes + path.replace(':memory:', '')!r}"
+        )
+    if not isinstance(url, str):
+        raise ConfigurationError(
+            f"storage is a URL or a storage object, not {type(url).__name__}: e.g. {_EXAMPLES}"
+        )
+    scheme, _, rest = url.partition("://")
+    if scheme not in DRIVERS:
+        raise ConfigurationError(
+            f"no driver for {scheme!r} URLs; there are: {', '.join(sorted(DRIVERS))} (e.g. {_EXAMPLES})"
+        )
+    module, name = DRIVERS[scheme]
+    driver: type[Driver] = getattr(import_module(module), name)
+    options = _options(driver, scheme, urlsplit("//" + rest).query)
+    return driver.from_url(scheme, rest.partition("?")[0], options)
+
+
+def file_path(scheme: str, rest: str) -> str:
+    """The path in ``scheme://`` + ``rest``: after three slashes relative, after four absolute."""
+    if rest and not rest.startswith("/"):
+        raise ConfigurationError(
+            f"'{scheme}://{rest}' has two slashes: write '{scheme}:///{rest}' for a relative path, "
+            f"'{scheme}:////{rest}' for an absolute one"
+        )
+    return unquote(rest[1:])
+
+
+def _options(driver: type[Driver], scheme: str, query: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name in given:
+            raise ConfigurationError(
+                f"the option {name}= stands twice in the {scheme} URL"
+            )
+        if name not in driver.url_options:
+            reason = ": its sessions do not expire" if name == "ttl" else ""
+            raise ConfigurationError(
+                f"{driver.__name__} has no option {name}={reason}; "
+                f"it has {', '.join(sorted(driver.url_options))}"
+            )
+        try:
+            given[name] = driver.url_options[name](text)
+        except ValueError:
+            raise ConfigurationError(
+                f"{name}={text} in the {scheme} URL is no {driver.url_options[name].__name__}"
+            ) from None
+    return given
