@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from memory_async.chat_completions import OpenAIModel
     from memory_async.context import Context
     from memory_async.errors import (
         ConfigurationError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
     from memory_async.memory import Memory
     from memory_async.message import Message
+    from memory_async.model import Model
     from memory_async.profile import DynamicProfile, Profile
     from memory_async.records import (
         Checkpoint,
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
 # Module -> the public names it holds.
 _MODULES = {
+    "chat_completions": ("OpenAIModel",),
     "context": ("Context",),
     "errors": (
         "ConfigurationError",
@@ -85,6 +88,7 @@ _MODULES = {
     ),
     "memory": ("Memory",),
     "message": ("Message",),
+    "model": ("Model",),
     "profile": ("DynamicProfile", "Profile"),
     "records": (
         "Checkpoint",

@@ -89,18 +89,14 @@ def _check(value: Any, path: list[str], depth: int) -> None:
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise PayloadError(
-                f"is {value}, which JSON cannot hold: store None or a string"
-            )
+            raise PayloadError(f"is {value}, which JSON cannot hold: store None or a string")
     elif isinstance(value, (dict, list, tuple)):
         if depth == MAX_DEPTH:
             raise PayloadError(f"is nested deeper than {MAX_DEPTH} levels")
         if isinstance(value, dict):
             for key, each in value.items():
                 if not isinstance(key, str):
-                    raise PayloadError(
-                        f"has the key {key!r}; JSON keys are strings: use str()"
-                    )
+                    raise PayloadError(f"has the key {key!r}; JSON keys are strings: use str()")
                 path.append(f".{key}")
                 _check(each, path, depth + 1)
                 path.pop()
@@ -152,11 +148,7 @@ def _dump_message(message: Message) -> dict[str, Any]:
         out: dict[str, Any] = {"raw": message.raw}
     else:
         names = ("role", "content", "tool_calls", "tool_call_id", "name")
-        out = {
-            name: value
-            for name in names
-            if (value := getattr(message, name)) is not None
-        }
+        out = {name: value for name in names if (value := getattr(message, name)) is not None}
         out.update(message._unknown or {})
     if message.created_at is not None:
         out["created_at"] = to_micros(message.created_at)
@@ -175,9 +167,7 @@ def _load_message(data: dict[str, Any]) -> Message:
         if unknown := {k: v for k, v in data.items() if k not in Message.model_fields}:
             message._unknown = unknown
     if "created_at" in data:
-        return message.model_copy(
-            update={"created_at": from_micros(data["created_at"])}
-        )
+        return message.model_copy(update={"created_at": from_micros(data["created_at"])})
     return message
 
 
@@ -204,16 +194,12 @@ def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _dump_requirements(requirements: Iterable[Requirement]) -> list[dict[str, Any]]:
-    return [
-        {f.name: getattr(each, f.name) for f in fields(each)} for each in requirements
-    ]
+    return [{f.name: getattr(each, f.name) for f in fields(each)} for each in requirements]
 
 
 def _load_requirements(data: list[dict[str, Any]]) -> list[Requirement]:
     names = {f.name for f in fields(Requirement)}
-    return [
-        Requirement(**{k: v for k, v in each.items() if k in names}) for each in data
-    ]
+    return [Requirement(**{k: v for k, v in each.items() if k in names}) for each in data]
 
 
 _MESSAGES = (_dump_messages, _load_messages)
@@ -340,9 +326,7 @@ def decode_session(row: SessionRow) -> Session:
             extra=data,
         )
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise CorruptRecordError(
-            f"cannot read session {row.session_id!r}: {error!r}"
-        ) from error
+        raise CorruptRecordError(f"cannot read session {row.session_id!r}: {error!r}") from error
 
 
 def without_payload(row: SessionRow) -> Session:
@@ -359,9 +343,7 @@ def encode_record(record: Record) -> RecordRow:
         check_id("user_id", user_id)
     tags = record.index_tags
     if len(tags) > MAX_TAGS:
-        raise PayloadError(
-            f"{key} has {len(tags)} tags; at most {MAX_TAGS} are indexed"
-        )
+        raise PayloadError(f"{key} has {len(tags)} tags; at most {MAX_TAGS} are indexed")
     for tag in tags:
         check_id("a tag", tag)
     expires = getattr(record, "expires_at", None)

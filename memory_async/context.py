@@ -50,9 +50,7 @@ def estimate_tokens(messages: list[Message]) -> float:
     for message in messages:
         if isinstance(message.content, str):
             size += len(message.content.encode())
-        rest = {
-            k: v for k, v in message.to_openai().items() if k not in ("role", "content")
-        }
+        rest = {k: v for k, v in message.to_openai().items() if k not in ("role", "content")}
         if not isinstance(message.content, str | None):
             rest["content"] = message.content
         if rest:
@@ -68,20 +66,14 @@ def choose_history(
     count_tokens: CountTokens,
 ) -> tuple[list[Message], tuple[Turn, ...]]:
     """The messages of the newest turns that fit ``max_tokens``, and the turns left out."""
-    said = [
-        turn.messages if feed_tools else _without_tools(turn.messages) for turn in turns
-    ]
+    said = [turn.messages if feed_tools else _without_tools(turn.messages) for turn in turns]
     first = 0
     if max_tokens is not None:
         first, spent = len(turns), 0.0
-        while (
-            first > 0 and (spent := spent + count_tokens(said[first - 1])) <= max_tokens
-        ):
+        while first > 0 and (spent := spent + count_tokens(said[first - 1])) <= max_tokens:
             first -= 1
     fitting = said[first:]
-    messages = (
-        _paired(fitting) if feed_tools else [each for turn in fitting for each in turn]
-    )
+    messages = _paired(fitting) if feed_tools else [each for turn in fitting for each in turn]
     return messages, tuple(turns[:first])
 
 

@@ -110,4 +110,14 @@ class DecisionMissingError(MemoryAsyncError):
 
 
 class ModelError(MemoryAsyncError):
-    """The model failed, or answered something that cannot be used."""
+    """The model failed, or answered something that cannot be used.
+
+    ``permanent``: trying again cannot help; ``retry_after``: seconds its server asked to wait.
+    """
+
+    def __init__(
+        self, message: str, *, permanent: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after = retry_after

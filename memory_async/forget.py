@@ -16,7 +16,7 @@ from memory_async.records import (
 )
 from memory_async.storage.protocol import ABSENT, Delete, Drop, Put, Storage
 
-__all__ = ["delete_session", "forget_user"]
+__all__ = ["delete_session", "finish_forgetting", "forget_user"]
 
 PAGE = 500
 
@@ -27,14 +27,17 @@ async def forget_user(storage: Storage, user_id: str, profile_name: str) -> None
     Idempotent: calling again finishes what a crash interrupted. Sessions that begin after the mark
     are a new start and stay.
     """
-    mark = await _mark(storage, user_id, profile_name)
+    await finish_forgetting(storage, await _mark(storage, user_id, profile_name))
+
+
+async def finish_forgetting(storage: Storage, mark: UserProfile) -> None:
+    """Drop what ``mark``, a tombstone, still names; what was begun after it stays."""
     for session_id, created_at in mark.forgetting.items():
         await _drop_marked(storage, session_id, created_at)
     kinds = sorted(RECORDS.keys() - {"profile", "session"})
-    partition = Partition("user", user_id)
+    drops = [Drop(mark.key.partition, kind) for kind in kinds]
     while True:
         done = replace(mark, forgetting={}, version=new_version())
-        drops = [Drop(partition, kind) for kind in kinds]
         try:
             await storage.apply(Put(done, mark.version), *drops)
         except ConflictError:
@@ -51,15 +54,10 @@ async def delete_session(storage: Storage, session: Session) -> bool:
     """Drop a session with all that belongs to it; False when it is no longer the one given."""
     while True:
         try:
-            await storage.apply(
-                Delete(session.key, session.version), Drop(session.key.partition)
-            )
+            await storage.apply(Delete(session.key, session.version), Drop(session.key.partition))
         except ConflictError:
             stored = await storage.get(session.key)
-            if (
-                not isinstance(stored, Session)
-                or stored.created_at != session.created_at
-            ):
+            if not isinstance(stored, Session) or stored.created_at != session.created_at:
                 return False
             session = stored  # only its metadata has changed
         else:
@@ -74,49 +72,38 @@ async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfil
         found = await storage.find("profile", partition, limit=PAGE)
         profiles = {each.name: each for each in found if isinstance(each, UserProfile)}
         now = await storage.now(partition)
-        writes = []
+        tombstones = {}
         for name in {profile_name, *profiles}:
-            old = profiles.get(name)
-            base = old or UserProfile(user_id=user_id, name=name, created_at=now)
-            tombstone = replace(
+            base = profiles.get(name) or UserProfile(user_id=user_id, name=name, created_at=now)
+            tombstones[name] = replace(
                 base,
                 traits={},
                 applied={},
                 forgotten_at=now,
-                forgetting={**base.forgetting, **sessions}
-                if name == profile_name
-                else {},
+                forgetting={**base.forgetting, **sessions} if name == profile_name else {},
                 updated_at=now,
                 version=new_version(),
             )
-            writes.append(Put(tombstone, ABSENT if old is None else old.version))
-            if name == profile_name:
-                mark = tombstone
+        versions = {name: each.version for name, each in profiles.items()}
         try:
-            await storage.apply(*writes)
+            await storage.apply(
+                *(Put(each, versions.get(name, ABSENT)) for name, each in tombstones.items())
+            )
         except ConflictError:
             continue  # a profile was written meanwhile: look again
-        return mark
+        return tombstones[profile_name]
 
 
 async def _sessions_of(storage: Storage, user_id: str) -> dict[str, int]:
     sessions: dict[str, int] = {}
     before = None
-    while page := await storage.find(
-        "session", user_id=user_id, before=before, limit=PAGE
-    ):
-        sessions |= {
-            s.session_id: to_micros(s.created_at)
-            for s in page
-            if isinstance(s, Session)
-        }
+    while page := await storage.find("session", user_id=user_id, before=before, limit=PAGE):
+        sessions |= {s.session_id: to_micros(s.created_at) for s in page if isinstance(s, Session)}
         before = page[-1].cursor
     return sessions
 
 
 async def _drop_marked(storage: Storage, session_id: str, created_at: int) -> None:
-    session = await storage.get(
-        Key("session", Partition("session", session_id), session_id)
-    )
+    session = await storage.get(Key("session", Partition("session", session_id), session_id))
     if isinstance(session, Session) and to_micros(session.created_at) == created_at:
         await delete_session(storage, session)

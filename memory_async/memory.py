@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from enum import Enum
 from types import TracebackType
@@ -12,10 +13,13 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel
 
+from memory_async.analysis import AnalysisJob
 from memory_async.context import Context, CountTokens, choose_history, estimate_tokens
 from memory_async.errors import ConfigurationError, ConflictError
 from memory_async.forget import delete_session, forget_user
+from memory_async.jobs import Job, JobQueue, Jobs, OnJobError
 from memory_async.message import MessagesLike, parse_messages
+from memory_async.model import ModelLike, SupportsClose, as_model
 from memory_async.profile import profile_job
 from memory_async.records import Key, Session, Turn, check_id, new_version, utc_now
 from memory_async.render import refuse_rendered, render
@@ -23,8 +27,9 @@ from memory_async.settings import Settings, UserMemoryMode, check_count
 from memory_async.storage.batch import check_owner
 from memory_async.storage.protocol import ABSENT, Append, Delete, Put, Storage, Write
 from memory_async.storage.url import open_storage
+from memory_async.summary import SUMMARY_JOB, SummaryJob, summary_of
 from memory_async.usage import parse_usage
-from memory_async.view import SUMMARY_JOB, ProfileT, Shared, View, logger, summary_of
+from memory_async.view import ProfileT, Shared, View, logger
 
 __all__ = ["Memory"]
 
@@ -69,12 +74,15 @@ class Memory(View[ProfileT]):
         dynamic_user_profile: bool = False,
         user_memory_mode: UserMemoryMode = "update",
         profile_name: str = "default",
-        model: Any = None,
+        model: ModelLike | None = None,
         summary_every: int = 1,
         summary_prompt: str | None = None,
         analysis_prompt: str | None = None,
         agent_id: str | None = None,
         count_tokens: CountTokens = estimate_tokens,
+        on_job_error: OnJobError | None = None,
+        job_queue: JobQueue | None = None,
+        max_jobs: int = 4,
         debug: bool = False,
     ) -> None:
         self._settings = Settings(
@@ -103,13 +111,19 @@ class Memory(View[ProfileT]):
         self._anonymous = False
         if self._named:
             self._require_user()
-        if isinstance(storage, Storage):
-            self._shared = Shared(storage, owns_storage=False)
-        else:
-            self._shared = Shared(open_storage(storage), owns_storage=True)
-        self._settings.require_model(
-            storage_analyses=getattr(self._shared.storage, "analyses_users", False)
+        owned = AsyncExitStack()
+        if not isinstance(storage, Storage):
+            storage = open_storage(storage)
+            owned.push_async_callback(storage.close)
+        self._settings.require_model(storage_analyses=getattr(storage, "analyses_users", False))
+        jobs = Jobs(
+            storage,
+            _jobs_of(self._settings, owned),
+            concurrency=max_jobs,
+            on_error=on_job_error,
+            queue=job_queue,
         )
+        self._shared = Shared(storage, jobs, owned)
         self._root = True
         self._bound_elsewhere = False
         if debug:
@@ -224,6 +238,7 @@ class Memory(View[ProfileT]):
             writes.append(Delete(Key("checkpoint", turn.key.partition, run_id), ABSENT))
         [result, *_] = await storage.apply(*writes)
         assert result.turn is not None  # noqa: S101 - an Append always has one
+        self._shared.jobs.wake(self.session_id, due)
         logger.debug("saved turn %d of session %r", result.turn.seq, self.session_id)
         return result.turn
 
@@ -241,9 +256,7 @@ class Memory(View[ProfileT]):
                 version=new_version(),
             )
             try:
-                await storage.apply(
-                    Put(changed, ABSENT if session is None else session.version)
-                )
+                await storage.apply(Put(changed, ABSENT if session is None else session.version))
             except ConflictError:
                 continue  # somebody else changed it: what they know of it is read again
             return changed
@@ -262,12 +275,29 @@ class Memory(View[ProfileT]):
 
     # --- lifecycle ---
 
-    async def close(self) -> None:
-        """Close what this Memory opened itself (a storage given as URL). Views close nothing."""
+    @property
+    def jobs(self) -> Jobs:
+        """The background jobs: what is queued, running, done, failed, and how far they lag."""
+        return self._shared.jobs
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the jobs have taken every turn this process saved, those that still wait for
+        ``summary_every`` too. False when that took longer than ``timeout`` seconds."""
+        return await self._shared.jobs.drain(timeout)
+
+    async def recover(self) -> int:
+        """Finish what any process left behind: lagging jobs (of the kinds this Memory has) and
+        interrupted forgetting, of all sessions in the storage. Returns how many it found."""
+        self._use()
+        return await self._shared.jobs.recover()
+
+    async def close(self, timeout: float = 10.0) -> None:
+        """Wait up to ``timeout`` seconds for jobs that are due, cancel the rest (the next process
+        does them), and close what this Memory opened itself. Views close nothing."""
         if self._root and not self._shared.closed:
             self._shared.closed = True
-            if self._shared.owns_storage:
-                await self._shared.storage.close()
+            async with self._shared.owned:
+                await self._shared.jobs.close(timeout)
 
     async def __aenter__(self) -> Self:
         if self._root:
@@ -300,6 +330,29 @@ class Memory(View[ProfileT]):
             agent_id=self._settings.agent_id,
             keep_turns=self._settings.full_session_memory,
         )
+
+
+def _jobs_of(settings: Settings, owned: AsyncExitStack) -> list[Job]:
+    if settings.model is None:
+        return []
+    model = as_model(settings.model)
+    if model is not settings.model and isinstance(model, SupportsClose):
+        owned.push_async_callback(model.aclose)
+    jobs: list[Job] = []
+    if settings.summary_memory:
+        every, prompt = settings.summary_every, settings.summary_prompt
+        jobs.append(SummaryJob(model, every=every, prompt=prompt))
+    if settings.user_analysis_memory:
+        jobs.append(
+            AnalysisJob(
+                model,
+                schema=settings.schema,
+                profile_name=settings.profile_name,
+                mode=settings.user_memory_mode,
+                prompt=settings.analysis_prompt,
+            )
+        )
+    return jobs
 
 
 def _session_id(given: str | None) -> str:

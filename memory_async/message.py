@@ -64,28 +64,20 @@ class Message(BaseModel):
     @classmethod
     def _of_dict(cls, given: dict[str, Any]) -> Message:
         fields = {name: given[name] for name in _FIELDS if name in given}
-        if given.get("created_at") is not None and not isinstance(
-            given["created_at"], (str, int)
-        ):
+        if given.get("created_at") is not None and not isinstance(given["created_at"], (str, int)):
             fields["created_at"] = given.pop("created_at")
         if "role" not in fields:
             raise PayloadError(
                 f"a message without a role (keys: {sorted(map(str, given))}): {_SHAPE}"
             )
-        if len(given) == 1 or (
-            given["role"] != "assistant" and fields.get("content") is None
-        ):
-            raise PayloadError(
-                f"a message of role {given['role']!r} without content: {_SHAPE}"
-            )
+        if len(given) == 1 or (given["role"] != "assistant" and fields.get("content") is None):
+            raise PayloadError(f"a message of role {given['role']!r} without content: {_SHAPE}")
         try:
             message = cls(**fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise PayloadError(
-                f"not a message: {where}: {first['msg']}; {_SHAPE}"
-            ) from error
+            raise PayloadError(f"not a message: {where}: {first['msg']}; {_SHAPE}") from error
         # Order counts too: a prompt cache compares bytes, not dicts.
         if list(message.to_openai().items()) == list(given.items()):
             return message
@@ -115,9 +107,7 @@ class Message(BaseModel):
 def parse_messages(value: object) -> list[Message]:
     """One message or many, as a list; `PayloadError` for anything else, and for none at all."""
     if isinstance(value, (str, bytes)):
-        raise PayloadError(
-            f"a bare {type(value).__name__} does not say who spoke: {_SHAPE}"
-        )
+        raise PayloadError(f"a bare {type(value).__name__} does not say who spoke: {_SHAPE}")
     if isinstance(value, (Message, Mapping)) or hasattr(value, "model_dump"):
         return [Message.parse(value)]
     if not isinstance(value, Iterable):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memory_async.errors import ConfigurationError
 
-__all__ = ["DynamicProfile", "Profile", "profile_job", "read_traits"]
+__all__ = ["DynamicProfile", "Profile", "known_names", "profile_job", "read_traits"]
 
 ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
@@ -36,6 +36,14 @@ class DynamicProfile(BaseModel):
 def profile_job(name: str) -> str:
     """The name of the background job that keeps the profile ``name``."""
     return f"profile:{name}"
+
+
+def known_names(schema: type[BaseModel]) -> set[str] | None:
+    """The names a schema knows its traits by; None when it takes any."""
+    if schema.model_config.get("extra") == "allow":
+        return None
+    aliases = {each.alias for each in schema.model_fields.values() if each.alias}
+    return aliases | set(schema.model_fields)
 
 
 def read_traits(schema: type[ProfileT], traits: dict[str, Any], name: str) -> ProfileT:

@@ -64,13 +64,9 @@ def check_id(what: str, value: object, limit: int = MAX_ID_BYTES) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise PayloadError(
-            f"{what} holds a lone surrogate, which is not valid UTF-8"
-        ) from None
+        raise PayloadError(f"{what} holds a lone surrogate, which is not valid UTF-8") from None
     if not 1 <= size <= limit:
-        raise PayloadError(
-            f"{what} must be 1 to {limit} bytes of UTF-8; this one has {size}"
-        )
+        raise PayloadError(f"{what} must be 1 to {limit} bytes of UTF-8; this one has {size}")
     if "\0" in value:
         raise PayloadError(f"{what} holds a NUL character; leave it out")
     return value
@@ -298,7 +294,8 @@ class Decision(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserProfile(Record):
-    """What is known of a user. ``applied`` says up to which turn of each session it was learned.
+    """What is known of a user. ``applied`` says up to which turn of each session (its id and when it
+    began, in µs: ``"s1 1700000000000000"``) it was learned.
 
     A forgotten user's profile is a tombstone: no traits, ``forgotten_at`` set; while the forgetting
     goes on, ``forgetting`` names the sessions still to be dropped (id to ``created_at``, in µs).
@@ -317,6 +314,10 @@ class UserProfile(Record):
     def key(self) -> Key:
         return Key("profile", Partition("user", self.user_id), self.name)
 
+    @property
+    def index_tags(self) -> tuple[str, ...]:
+        return ("forgetting",) if self.forgetting else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document(Record):
@@ -333,9 +334,7 @@ class Document(Record):
 
     @property
     def key(self) -> Key:
-        return Key(
-            "document", Partition("knowledge", self.knowledge_base_id), self.document_id
-        )
+        return Key("document", Partition("knowledge", self.knowledge_base_id), self.document_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

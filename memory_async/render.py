@@ -57,9 +57,7 @@ def _lines(values: Mapping[str, Any] | None) -> str:
             continue
         plain = isinstance(value, str) and "\n" not in value
         text = (
-            value
-            if plain
-            else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+            value if plain else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
         )
         lines.append(f"{name}: {text}")
     return "\n".join(lines)

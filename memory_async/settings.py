@@ -51,9 +51,7 @@ class Settings:
                 f'user_memory_mode is "update" or "replace", not {self.user_memory_mode!r}'
             )
         schema = self.user_profile_schema
-        if schema is not None and not (
-            isinstance(schema, type) and issubclass(schema, BaseModel)
-        ):
+        if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
             raise ConfigurationError(
                 f"user_profile_schema is a pydantic model class, not {schema!r}"
             )
@@ -97,9 +95,7 @@ def check_count(name: str, value: object, least: int = 0) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(
-            f"{name} must be a whole number from {least} on, not {value!r}"
-        )
+        raise ConfigurationError(f"{name} must be a whole number from {least} on, not {value!r}")
 
 
 def _mirror(load: bool | None, save: bool) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from pydantic import BaseModel
 
 from memory_async.errors import ConfigurationError, StorageUnavailableError
+from memory_async.jobs import Jobs
 from memory_async.message import Message
 from memory_async.profile import Profile, read_traits
 from memory_async.records import Cursor, Key, Partition, Session, Turn, UserProfile
 from memory_async.settings import Settings
 from memory_async.storage.batch import check_owner
 from memory_async.storage.protocol import Storage
+from memory_async.summary import summary_of
 from memory_async.usage import add_usage
 
 if TYPE_CHECKING:
@@ -25,19 +28,18 @@ else:
 
     ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
-__all__ = ["ProfileT", "Shared", "View", "summary_of"]
+__all__ = ["ProfileT", "Shared", "View"]
 
 logger = logging.getLogger("memory_async")
-
-SUMMARY_JOB = "summary"
 
 
 class Shared:
     """What all views of one `Memory` have in common."""
 
-    def __init__(self, storage: Storage, *, owns_storage: bool) -> None:
+    def __init__(self, storage: Storage, jobs: Jobs, owned: AsyncExitStack) -> None:
         self.storage = storage
-        self.owns_storage = owns_storage
+        self.jobs = jobs
+        self.owned = owned  # closes what the Memory opened itself
         self.closed = False
 
 
@@ -56,9 +58,7 @@ class View(Generic[ProfileT]):
 
     async def messages(self, *, last: int | None = None) -> list[Message]:
         """The stored messages, all or those of the ``last`` so many turns, tools included."""
-        return [
-            message for turn in await self.turns(last=last) for message in turn.messages
-        ]
+        return [message for turn in await self.turns(last=last) for message in turn.messages]
 
     async def turns(
         self,
@@ -69,9 +69,7 @@ class View(Generic[ProfileT]):
     ) -> list[Turn]:
         """The stored turns in order: all, the ``last`` so many, or those ``after`` a seq, the first
         ``limit`` of them."""
-        turns = await self._use().history(
-            self.session_id, last=last, after=after, limit=limit
-        )
+        turns = await self._use().history(self.session_id, last=last, after=after, limit=limit)
         if turns:
             check_owner(self.session_id, turns[0].user_id, self.user_id)
         else:
@@ -111,9 +109,7 @@ class View(Generic[ProfileT]):
             own = await self.session()
             return [own] if own is not None and limit and before is None else []
         place = before.cursor if isinstance(before, Session) else before
-        found = await self._use().find(
-            "session", user_id=self.user_id, before=place, limit=limit
-        )
+        found = await self._use().find("session", user_id=self.user_id, before=place, limit=limit)
         return [each for each in found if isinstance(each, Session)]
 
     async def usage(self) -> dict[str, Any]:
@@ -151,9 +147,7 @@ class View(Generic[ProfileT]):
     def _session_key(self) -> Key:
         return Key("session", Partition("session", self.session_id), self.session_id)
 
-    def _read_profile(
-        self, found: UserProfile | None, *, lenient: bool = False
-    ) -> ProfileT | None:
+    def _read_profile(self, found: UserProfile | None, *, lenient: bool = False) -> ProfileT | None:
         if found is None or not found.traits:
             return None
         try:
@@ -164,8 +158,3 @@ class View(Generic[ProfileT]):
             logger.warning("loaded without a profile object: %s", error)
             return None
         return cast("ProfileT", profile)
-
-
-def summary_of(session: Session | None) -> str | None:
-    job = session.jobs.get(SUMMARY_JOB) if session is not None else None
-    return job.value if job is not None else None

@@ -12,7 +12,7 @@ from memory_async.errors import (
     PayloadError,
     SessionOwnershipError,
 )
-from memory_async.records import Key, Partition, Session, Turn, check_id
+from memory_async.records import Key, Partition, Session, Turn, check_id, to_micros
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -49,6 +49,7 @@ class AdvanceOp(NamedTuple):
     expected: int
     through: int
     value: str | None
+    created_at: int | None
 
 
 Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Drop | Trim
@@ -75,20 +76,14 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
         )
     appends = [write for write in writes if isinstance(write, Append)]
     if len(appends) > 1:
-        raise ConfigurationError(
-            "a batch holds at most one Append: apply them one after the other"
-        )
+        raise ConfigurationError("a batch holds at most one Append: apply them one after the other")
     keys = [key for write in writes if (key := _key(write)) is not None]
     if len(set(keys)) < len(keys):
-        raise ConfigurationError(
-            "a batch writes no record twice: apply those writes apart"
-        )
+        raise ConfigurationError("a batch writes no record twice: apply those writes apart")
     if any(map(_ends_session, writes)) and any(
         isinstance(w, (Append, Advance, Trim)) for w in writes
     ):
-        raise ConfigurationError(
-            "a batch that deletes a session writes nothing to its log"
-        )
+        raise ConfigurationError("a batch that deletes a session writes nothing to its log")
     ops = tuple(_encode(write, max_payload_bytes) for write in writes)
     append = next((op for op in ops if isinstance(op, AppendOp)), None)
     return Batch(partitions.pop(), ops, append, appends[0].turn if appends else None)
@@ -118,12 +113,17 @@ def must_put(name: str, stored: str | None, version: str, when: Condition) -> bo
     return True
 
 
+def must_advance(op: AdvanceOp, cursor: int | None, last_seq: int, created_at: int) -> None:
+    """`ConflictError` unless an `Advance` still starts where the job stands."""
+    again = op.created_at is not None and op.created_at != created_at
+    if cursor != op.expected or op.through > last_seq or again:
+        raise ConflictError(f"job {op.job!r} of session {op.session_id!r} has moved or is gone")
+
+
 def must_delete(key: Key, stored: str | None, when: Condition) -> bool:
     """Whether a `Delete` has anything to do; `ConflictError` when its condition fails."""
     if when is not ALWAYS and stored != (None if when is ABSENT else when):
-        raise ConflictError(
-            f"{key} exists" if when is ABSENT else f"{key} has changed or is gone"
-        )
+        raise ConflictError(f"{key} exists" if when is ABSENT else f"{key} has changed or is gone")
     return stored is not None
 
 
@@ -170,9 +170,7 @@ def _encode(write: Write, limit: int) -> Op:
                 )
             encoded = codec.encode_turn(turn)
             _check_size(encoded.payload, limit, "turn")
-            due = tuple(
-                check_id("a job's name", job) for job in dict.fromkeys(write.due)
-            )
+            due = tuple(check_id("a job's name", job) for job in dict.fromkeys(write.due))
             return AppendOp(codec.encode_session(session), encoded, due)
         case Put(record=Session() as session):
             header = codec.encode_session(session)
@@ -185,31 +183,20 @@ def _encode(write: Write, limit: int) -> Op:
         case Advance():
             if not 0 <= write.expected <= write.through:
                 raise ConfigurationError(f"a cursor only moves on: {write!r}")
-            value = (
-                None if write.value is None else codec.dump_json(write.value, write.job)
-            )
+            value = None if write.value is None else codec.dump_json(write.value, write.job)
             _check_size(value, limit, f"the value of job {write.job}")
+            born = None if write.created_at is None else to_micros(write.created_at)
             return AdvanceOp(
-                write.session_id, write.job, write.expected, write.through, value
+                write.session_id, write.job, write.expected, write.through, value, born
             )
         case Delete(key=Key(kind="turn")) | Drop(kind="turn" | "session"):
-            raise ConfigurationError(
-                "turns go with their session, or by Trim: " + repr(write)
-            )
+            raise ConfigurationError("turns go with their session, or by Trim: " + repr(write))
         case Drop(kind=None, prefix=str()):
-            raise ConfigurationError(
-                "Drop takes a prefix together with a kind: " + repr(write)
-            )
+            raise ConfigurationError("Drop takes a prefix together with a kind: " + repr(write))
         case _:
             return write
 
 
 def _check_size(payload: str | None, limit: int, what: str) -> None:
-    if (
-        payload is not None
-        and len(payload) * 4 > limit
-        and (size := len(payload.encode())) > limit
-    ):
-        raise PayloadError(
-            f"{what} is {size} bytes as stored; this storage takes at most {limit}"
-        )
+    if payload is not None and len(payload) * 4 > limit and (size := len(payload.encode())) > limit:
+        raise PayloadError(f"{what} is {size} bytes as stored; this storage takes at most {limit}")

@@ -147,9 +147,7 @@ class Driver(ABC):
             return [Result(did) for did in done.did]
         if done.known is not None:
             turn = codec.decode_turn(batch.turn.session_id, done.known)
-            return [
-                Result(False, turn if op is batch.append else None) for op in batch.ops
-            ]
+            return [Result(False, turn if op is batch.append else None) for op in batch.ops]
         turn = replace(batch.turn, seq=done.seq)
         return [
             Result(did, turn if isinstance(op, AppendOp) else None)
@@ -244,11 +242,7 @@ class Driver(ABC):
         profile: str = "default",
     ) -> Snapshot:
         _check_counts(last=last)
-        key = (
-            None
-            if user_id is None
-            else Key("profile", Partition("user", user_id), profile)
-        )
+        key = None if user_id is None else Key("profile", Partition("user", user_id), profile)
         await self.open()
         view = await self._snapshot(session_id, key, last, since)
         rows = [] if view.profile is None else [view.profile]
@@ -343,6 +337,4 @@ def _check_counts(**counts: int | None) -> None:
         if count is not None and (
             isinstance(count, bool) or not isinstance(count, int) or count < 0
         ):
-            raise ConfigurationError(
-                f"{name} must be a whole number from 0 on, not {count!r}"
-            )
+            raise ConfigurationError(f"{name} must be a whole number from 0 on, not {count!r}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
-from memory_async.errors import ConfigurationError, ConflictError
+from memory_async.errors import ConfigurationError
 from memory_async.records import Key, Kind, Partition, to_micros, utc_now
 from memory_async.storage.batch import (
     AdvanceOp,
@@ -17,6 +17,7 @@ from memory_async.storage.batch import (
     PutOp,
     PutSessionOp,
     check_owner,
+    must_advance,
     must_delete,
     must_put,
 )
@@ -35,9 +36,7 @@ class _Log:
         self.runs: dict[str, int] = {}
 
     def trim(self, through: int) -> bool:
-        reach = min(
-            (cursor for cursor, _ in self.header.jobs.values()), default=through
-        )
+        reach = min((cursor for cursor, _ in self.header.jobs.values()), default=through)
         through = min(through, reach, self.header.last_seq)
         if self.header.keep_turns or through <= self.header.trimmed:
             return False
@@ -56,9 +55,7 @@ class InMemoryStorage(Driver):
         "max_sessions": int,
     }
 
-    def __init__(
-        self, *, max_sessions: int | None = None, namespace: str = "default"
-    ) -> None:
+    def __init__(self, *, max_sessions: int | None = None, namespace: str = "default") -> None:
         super().__init__(namespace=namespace)
         if max_sessions is not None and max_sessions < 1:
             raise ConfigurationError("max_sessions must be at least 1")
@@ -117,23 +114,17 @@ class InMemoryStorage(Driver):
             case PutSessionOp(row=header, when=when):
                 log = self._logs.get(header.session_id)
                 name = f"session {header.session_id!r}"
-                return must_put(
-                    name, log.header.version if log else None, header.version, when
-                )
+                return must_put(name, log.header.version if log else None, header.version, when)
             case Delete(key=key, when=when):
                 found = self._row(key)
                 return must_delete(key, found and found.version, when)
-            case AdvanceOp(session_id=session_id, job=job):
-                log = self._logs.get(session_id)
-                cursor = log.header.jobs.get(job, (-1, None))[0] if log else -1
-                if (
-                    log is None
-                    or cursor != op.expected
-                    or op.through > log.header.last_seq
-                ):
-                    raise ConflictError(
-                        f"job {job!r} of session {session_id!r} has moved or is gone"
-                    )
+            case AdvanceOp():
+                log = self._logs.get(op.session_id)
+                if log is None or op.job not in log.header.jobs:
+                    must_advance(op, None, 0, 0)
+                else:
+                    header = log.header
+                    must_advance(op, header.jobs[op.job][0], header.last_seq, header.created_at)
         return True
 
     def _write(self, op: Op) -> bool:
@@ -150,9 +141,7 @@ class InMemoryStorage(Driver):
             case AdvanceOp(job=job):
                 log = self._logs[op.session_id]
                 value = log.header.jobs[job][1] if op.value is None else op.value
-                log.header = log.header._replace(
-                    jobs={**log.header.jobs, job: (op.through, value)}
-                )
+                log.header = log.header._replace(jobs={**log.header.jobs, job: (op.through, value)})
                 log.trim(log.header.last_seq)
             case Delete(key=key):
                 if key.kind == "session":
@@ -188,15 +177,9 @@ class InMemoryStorage(Driver):
             self._logs[header.session_id] = _Log(header)
         return self._logs[header.session_id]
 
-    def _drop(
-        self, partition: Partition, kind: Kind | None, prefix: str | None
-    ) -> bool:
+    def _drop(self, partition: Partition, kind: Kind | None, prefix: str | None) -> bool:
         rows = self._records.get(str(partition), {})
-        gone = [
-            key
-            for key in rows
-            if kind in (None, key[0]) and key[1].startswith(prefix or "")
-        ]
+        gone = [key for key in rows if kind in (None, key[0]) and key[1].startswith(prefix or "")]
         for key in gone:
             del rows[key]
         whole = kind is None and prefix is None and partition.space == "session"
@@ -228,9 +211,7 @@ class InMemoryStorage(Driver):
             rows = [log.header for log in self._logs.values()]
         else:
             parts = self._records.values()
-            rows = [
-                row for part in parts for row in part.values() if row.kind == query.kind
-            ]
+            rows = [row for part in parts for row in part.values() if row.kind == query.kind]
         rows = [row for row in rows if _matches(row, query)]
         return sorted(rows, key=_place, reverse=True)[: query.limit]
 
@@ -239,9 +220,7 @@ class InMemoryStorage(Driver):
         if log is None:
             return []
         start = span.after if span.trimmed else max(span.after, log.header.trimmed)
-        rows = log.turns[
-            start : None if span.before is None else max(span.before - 1, 0)
-        ]
+        rows = log.turns[start : None if span.before is None else max(span.before - 1, 0)]
         if span.newest and span.limit is not None:
             return rows[max(len(rows) - span.limit, 0) :]
         return rows[: span.limit]

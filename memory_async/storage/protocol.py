@@ -87,14 +87,16 @@ class Put:
 @dataclass(frozen=True, slots=True)
 class Advance:
     """Move a job's cursor from ``expected`` to ``through`` (at most ``last_seq``), and set its
-    ``value`` unless that is None. Another cursor than expected, a missing session or a job that is
-    not registered: `ConflictError`. Trims up to the smallest cursor unless ``keep_turns``."""
+    ``value`` unless that is None. Another cursor than expected, a missing session, a job that is
+    not registered, or a session whose ``created_at`` is not the one given (it was deleted and began
+    anew): `ConflictError`. Trims up to the smallest cursor unless ``keep_turns``."""
 
     session_id: str
     job: str
     expected: int
     through: int
     value: Any = None
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,7 @@ def _options(driver: type[Driver], scheme: str, query: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name in given:
-            raise ConfigurationError(
-                f"the option {name}= stands twice in the {scheme} URL"
-            )
+            raise ConfigurationError(f"the option {name}= stands twice in the {scheme} URL")
         if name not in driver.url_options:
             reason = ": its sessions do not expire" if name == "ttl" else ""
             raise ConfigurationError(

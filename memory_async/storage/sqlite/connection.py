@@ -39,9 +39,7 @@ class Reader(sqlite3.Connection):
     """A connection for single statements."""
 
     def __init__(self, path: str, *, busy_timeout: float, **_: Any) -> None:
-        super().__init__(
-            path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
-        )
+        super().__init__(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
         self.execute("PRAGMA query_only = ON")
 
 
@@ -59,9 +57,7 @@ class Writer(sqlite3.Connection):
         **_: Any,
     ) -> None:
         # check_same_thread: a thread that stops with the interpreter cannot close its connection.
-        super().__init__(
-            path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
-        )
+        super().__init__(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
         self._namespace = namespace
         self._waiting = waiting
         try:
@@ -114,14 +110,8 @@ class Writer(sqlite3.Connection):
 
     def _version(self) -> int:
         # A table of our own: user_version may be another application's, whose file this is too.
-        found = self.execute(
-            "SELECT 1 FROM sqlite_schema WHERE name = 'memory_schema'"
-        ).fetchone()
-        return (
-            int(self.execute("SELECT version FROM memory_schema").fetchone()[0])
-            if found
-            else 0
-        )
+        found = self.execute("SELECT 1 FROM sqlite_schema WHERE name = 'memory_schema'").fetchone()
+        return int(self.execute("SELECT version FROM memory_schema").fetchone()[0]) if found else 0
 
     def commit(self) -> None:
         """Apply and commit every batch that waits, whoever called."""
@@ -146,9 +136,7 @@ class Writer(sqlite3.Connection):
                 waiting.done = writes.apply(self, self._namespace, waiting.batch)
             except Exception as error:
                 waiting.error = error
-                if (
-                    not self.in_transaction
-                ):  # a failure that took the whole transaction along
+                if not self.in_transaction:  # a failure that took the whole transaction along
                     raise
                 self.execute("ROLLBACK TO batch")
             self.execute("RELEASE batch")

@@ -42,9 +42,7 @@ class SqliteStorage(Driver):
     for another process's before it gives up with `StorageUnavailableError`.
     """
 
-    max_payload_bytes = 1_000_000_000 - (
-        1 << 16
-    )  # SQLITE_MAX_LENGTH bounds the whole row
+    max_payload_bytes = 1_000_000_000 - (1 << 16)  # SQLITE_MAX_LENGTH bounds the whole row
 
     url_options: ClassVar[dict[str, Callable[[str], Any]]] = {
         **Driver.url_options,
@@ -62,9 +60,7 @@ class SqliteStorage(Driver):
     ) -> None:
         super().__init__(namespace=namespace)
         if durability not in ("full", "normal"):
-            raise ConfigurationError(
-                f'durability is "full" or "normal", not {durability!r}'
-            )
+            raise ConfigurationError(f'durability is "full" or "normal", not {durability!r}')
         self._path = ":memory:" if path is None else os.fspath(path)
         if not self._path or "\0" in self._path:
             raise ConfigurationError(f"{self._path!r} is no path of a file")
@@ -91,9 +87,7 @@ class SqliteStorage(Driver):
         reader = partial(Reader, busy_timeout=self._busy_timeout)
         with self._errors():
             self._connections.append(await _connect(self._path, writer))
-            if (
-                self._path != ":memory:"
-            ):  # there, a second connection would be a second database
+            if self._path != ":memory:":  # there, a second connection would be a second database
                 try:
                     self._connections.append(await _connect(self._path, reader))
                 except BaseException:
@@ -114,9 +108,7 @@ class SqliteStorage(Driver):
         with self._errors():
             await self._connections[0].commit()
             if waiting.done is None:
-                raise waiting.error or StorageUnavailableError(
-                    f"{self!r} was closed meanwhile"
-                )
+                raise waiting.error or StorageUnavailableError(f"{self!r} was closed meanwhile")
         return waiting.done
 
     async def _read(self, statement: reads.Statement) -> list[Any]:
@@ -129,11 +121,7 @@ class SqliteStorage(Driver):
             return None
         if key.kind == "turn":
             return TurnRow(*rows[0])
-        return (
-            reads.session_row(rows[0])
-            if key.kind == "session"
-            else reads.record_row(rows[0])
-        )
+        return reads.session_row(rows[0]) if key.kind == "session" else reads.record_row(rows[0])
 
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
         rows = await self._read(reads.find(self.namespace, query, to_micros(utc_now())))
@@ -174,16 +162,12 @@ class SqliteStorage(Driver):
             ValueError,
             IndexError,
         ) as error:  # aiosqlite's word for a closed connection
-            raise StorageUnavailableError(
-                f"{self!r} was closed meanwhile: {error}"
-            ) from error
+            raise StorageUnavailableError(f"{self!r} was closed meanwhile: {error}") from error
 
     def _mapped(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_NOTADB:
-            return StorageError(
-                f"{self._path} is a file, but no SQLite database: use another path"
-            )
+            return StorageError(f"{self._path} is a file, but no SQLite database: use another path")
         if code == sqlite3.SQLITE_CANTOPEN:
             return StorageUnavailableError(
                 f"cannot open {self._path}: its folder must exist and be writable"

@@ -124,9 +124,7 @@ def find(namespace: str, query: Query, now: int) -> Statement:
             conditions.append("r.status = :status")
             given["status"] = query.status
         for number, tag in enumerate(query.tags):
-            conditions.append(
-                f"r.id IN (SELECT record FROM memory_tags WHERE tag = :tag{number})"
-            )
+            conditions.append(f"r.id IN (SELECT record FROM memory_tags WHERE tag = :tag{number})")
             given[f"tag{number}"] = tag
     letter = table[-1]
     if query.partition is not None:
@@ -140,9 +138,7 @@ def find(namespace: str, query: Query, now: int) -> Statement:
         conditions.append(f"{id} = :id")
         given["id"] = query.id
     if query.prefix is not None:
-        conditions.append(
-            f"{id} >= :prefix AND substr({id}, 1, length(:prefix)) = :prefix"
-        )
+        conditions.append(f"{id} >= :prefix AND substr({id}, 1, length(:prefix)) = :prefix")
         given["prefix"] = query.prefix
     if query.user_id is not None:
         conditions.append(f"{letter}.user_id = :user_id")

@@ -7,7 +7,6 @@ import sqlite3
 from typing import Any
 
 from memory_async.codec import SessionRow, TurnRow
-from memory_async.errors import ConflictError
 from memory_async.records import Key, to_micros, utc_now
 from memory_async.storage.batch import (
     AdvanceOp,
@@ -17,6 +16,7 @@ from memory_async.storage.batch import (
     PutOp,
     PutSessionOp,
     check_owner,
+    must_advance,
     must_delete,
     must_put,
 )
@@ -29,6 +29,11 @@ WHERE namespace = ? AND session_id = ?"""
 
 KNOWN_RUN = """
 SELECT seq, run_id, created_at, usage, payload FROM memory_turns WHERE session = ? AND run_id = ?"""
+
+CURSOR = """
+SELECT j.through, s.last_seq, s.created_at
+FROM memory_sessions s JOIN memory_jobs j ON j.session = s.id
+WHERE s.namespace = ? AND s.session_id = ? AND j.job = ?"""
 
 NEW_SESSION = """
 INSERT INTO memory_sessions (namespace, session_id, user_id, agent_id, keep_turns, created_at,
@@ -48,9 +53,7 @@ NEW_TURN = """
 INSERT INTO memory_turns (session, seq, run_id, created_at, usage, payload)
 VALUES (?, ?, ?, ?, ?, ?)"""
 
-SET_METADATA = (
-    "UPDATE memory_sessions SET updated_at = ?, version = ?, payload = ? WHERE id = ?"
-)
+SET_METADATA = "UPDATE memory_sessions SET updated_at = ?, version = ?, payload = ? WHERE id = ?"
 
 ADVANCE = """
 UPDATE memory_jobs SET through = :through, value = coalesce(:value, value)
@@ -69,9 +72,7 @@ WHERE id = :id AND NOT keep_turns AND trimmed < min(
     :through, last_seq, (SELECT ifnull(min(through), :through) FROM memory_jobs WHERE session = :id))
 RETURNING trimmed"""
 
-TRIM = (
-    "UPDATE memory_turns SET payload = NULL WHERE session = ? AND seq > ? AND seq <= ?"
-)
+TRIM = "UPDATE memory_turns SET payload = NULL WHERE session = ? AND seq > ? AND seq <= ?"
 
 RECORD_VERSION = """
 SELECT version FROM memory_records
@@ -112,9 +113,7 @@ def apply(db: sqlite3.Connection, namespace: str, batch: Batch) -> Applied:
             header = op.session if isinstance(op, AppendOp) else op.row
             if stored := _header(db, namespace, header.session_id):
                 check_owner(header.session_id, stored[1], header.user_id)
-    if batch.append and (
-        stored := _header(db, namespace, batch.append.session.session_id)
-    ):
+    if batch.append and (stored := _header(db, namespace, batch.append.session.session_id)):
         known = db.execute(KNOWN_RUN, (stored[0], batch.append.turn.run_id)).fetchone()
         if known:
             return Applied((), known=TurnRow(*known))
@@ -133,9 +132,7 @@ def _header(db: sqlite3.Connection, namespace: str, session_id: str) -> Any:
     return db.execute(HEADER, (namespace, session_id)).fetchone()
 
 
-def _version(
-    db: sqlite3.Connection, namespace: str, kind: str, id: str, partition: str
-) -> Any:
+def _version(db: sqlite3.Connection, namespace: str, kind: str, id: str, partition: str) -> Any:
     if kind == "session":
         header = _header(db, namespace, id)
         return header and header[2]
@@ -152,26 +149,13 @@ def _check(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
             return must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
         case PutSessionOp(row=header, when=when):
             stored = _version(db, namespace, "session", header.session_id, "")
-            return must_put(
-                f"session {header.session_id!r}", stored, header.version, when
-            )
+            return must_put(f"session {header.session_id!r}", stored, header.version, when)
         case Delete(key=key, when=when):
             stored = _version(db, namespace, key.kind, key.id, str(key.partition))
             return must_delete(key, stored, when)
         case AdvanceOp():
-            header = _header(db, namespace, op.session_id)
-            moved = (
-                header
-                and op.through <= header[3]
-                and db.execute(
-                    "SELECT 1 FROM memory_jobs WHERE session = ? AND job = ? AND through = ?",
-                    (header[0], op.job, op.expected),
-                ).fetchone()
-            )
-            if not moved:
-                raise ConflictError(
-                    f"job {op.job!r} of session {op.session_id!r} has moved or is gone"
-                )
+            row = db.execute(CURSOR, (namespace, op.session_id, op.job)).fetchone()
+            must_advance(op, *(row or (None, 0, 0)))
     return True
 
 
@@ -183,9 +167,7 @@ def _append(db: sqlite3.Connection, namespace: str, op: AppendOp) -> int:
     given = {"id": id, "keep_turns": op.session.keep_turns, "at": op.turn.created_at}
     [(seq,)] = db.execute(COUNT_TURN, given).fetchall()
     turn = op.turn
-    db.execute(
-        NEW_TURN, (id, seq, turn.run_id, turn.created_at, turn.usage, turn.payload)
-    )
+    db.execute(NEW_TURN, (id, seq, turn.run_id, turn.created_at, turn.usage, turn.payload))
     return int(seq)
 
 
@@ -221,13 +203,9 @@ def _write(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
             return _delete(db, namespace, key)
         case Drop(partition=partition, kind=kind, prefix=prefix):
             where = {"partition": str(partition), "kind": kind, "prefix": prefix}
-            dropped = (
-                db.execute(DROP_RECORDS, {"namespace": namespace, **where}).rowcount > 0
-            )
+            dropped = db.execute(DROP_RECORDS, {"namespace": namespace, **where}).rowcount > 0
             if kind is None and partition.space == "session":
-                gone = (
-                    db.execute(DELETE_SESSION, (namespace, partition.id)).rowcount > 0
-                )
+                gone = db.execute(DELETE_SESSION, (namespace, partition.id)).rowcount > 0
                 dropped = gone or dropped
             return dropped
     return True

@@ -1,0 +1,182 @@
+"""The job that learns about a user: current traits and new user messages in, changes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from memory_async.errors import ConflictError, ModelError
+from memory_async.model import Model, ask, complete_json
+from memory_async.profile import known_names, profile_job
+from memory_async.records import (
+    Key,
+    Partition,
+    Session,
+    Turn,
+    UserProfile,
+    new_version,
+    to_micros,
+    utc_now,
+)
+from memory_async.settings import UserMemoryMode
+from memory_async.storage.protocol import ABSENT, Advance, Put, Storage
+from memory_async.transcript import take, user_text
+
+__all__ = ["AnalysisJob"]
+
+REMOVE = "remove_traits"
+MAX_APPLIED = 1000  # sessions a profile remembers as merged, newest last
+
+PROMPT = """\
+You keep the profile of a user. You are given the traits known so far and what the user has said
+since. Learn only what the user says or clearly implies about themselves; never guess, and do not
+take over what they say about others. Answer with one JSON object."""
+
+UPDATE = """\
+Give only the traits that are new or have changed, each with its whole new value. Leave out, or give
+null for, what did not come up: it is kept. Name traits that no longer hold in "remove_traits"."""
+
+REPLACE = "Give the whole new profile: what you leave out is forgotten."
+
+
+class AnalysisJob:
+    """Due with every turn."""
+
+    every = 1
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        schema: type[BaseModel],
+        profile_name: str = "default",
+        mode: UserMemoryMode = "update",
+        prompt: str | None = None,
+    ) -> None:
+        self.name = profile_job(profile_name)
+        self._model = model
+        self._schema = schema
+        self._profile_name = profile_name
+        self._update = mode == "update"
+        self._prompt = f"{prompt or PROMPT}\n\n{UPDATE if self._update else REPLACE}"
+        self._answer_schema = _answer_schema(schema, removable=self._update)
+
+    async def step(self, storage: Storage, session: Session, turns: Sequence[Turn]) -> bool:
+        """Merge what the first of ``turns`` tell into the profile, then move on. False when the
+        user has been forgotten meanwhile. `ConflictError` when somebody else was first."""
+        if session.user_id is None:
+            return False
+        after = session.jobs[self.name].through
+        profile = await self._profile(storage, session.user_id)
+        text, through = take(turns, user_text)
+        if (applied := profile.applied.get(_incarnation(session), 0)) > after:
+            through = min(applied, session.last_seq)  # merged before a crash: only move on
+        elif text:
+            asked_at, answer = profile.forgotten_at, await self._ask(profile.traits, text)
+            while not await self._put(storage, profile, answer, session, through):
+                profile = await self._profile(storage, session.user_id)
+                stored = await storage.get(session.key)
+                if (
+                    not isinstance(stored, Session)
+                    or stored.created_at != session.created_at
+                    or session.session_id in profile.forgetting
+                ):
+                    return False
+                if profile.forgotten_at != asked_at:
+                    raise ConflictError("the answer knew traits that are forgotten: ask again")
+                if profile.applied.get(_incarnation(session), 0) > after:
+                    raise ConflictError("another worker has merged these turns")
+        await storage.apply(
+            Advance(session.session_id, self.name, after, through, created_at=session.created_at)
+        )
+        return True
+
+    async def _profile(self, storage: Storage, user_id: str) -> UserProfile:
+        key = Key("profile", Partition("user", user_id), self._profile_name)
+        found = await storage.get(key)
+        if isinstance(found, UserProfile):
+            return found
+        return UserProfile(user_id=user_id, name=self._profile_name, version="")
+
+    async def _ask(self, traits: dict[str, Any], text: str) -> dict[str, Any]:
+        known = json.dumps(traits, ensure_ascii=False, sort_keys=True)
+        messages = [
+            {"role": "system", "content": self._prompt},
+            {"role": "user", "content": f"Known traits:\n{known}\n\nThe user said:\n{text}"},
+        ]
+
+        def check(answer: str) -> dict[str, Any]:
+            data = complete_json(answer)
+            self._merge(traits, data)  # an answer that cannot be used is asked for again
+            return data
+
+        return await ask(self._model, messages, schema=self._answer_schema, check=check)  # type: ignore[no-any-return]
+
+    async def _put(
+        self,
+        storage: Storage,
+        profile: UserProfile,
+        answer: dict[str, Any],
+        session: Session,
+        through: int,
+    ) -> bool:
+        mark = _incarnation(session)
+        applied = {name: seq for name, seq in profile.applied.items() if name != mark}
+        applied = dict([*applied.items(), (mark, through)][-MAX_APPLIED:])
+        changed = replace(
+            profile,
+            traits=self._merge(profile.traits, answer),
+            applied=applied,
+            updated_at=utc_now(),
+            version=new_version(),
+        )
+        try:
+            await storage.apply(Put(changed, profile.version or ABSENT))
+        except ConflictError:
+            return False
+        return True
+
+    def _merge(self, traits: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """The traits after ``answer``: None erases nothing, setting wins over removing."""
+        said = {name: value for name, value in answer.items() if value is not None}
+        removed = said.pop(REMOVE, []) if self._update else []
+        if not isinstance(removed, list):
+            raise ModelError(f"{REMOVE} is a list of names, not {removed!r}")
+        kept = {k: v for k, v in traits.items() if k not in removed} if self._update else {}
+        merged = {**kept, **said}
+        names = known_names(self._schema)
+        given = merged if names is None else {k: v for k, v in merged.items() if k in names}
+        try:
+            fitting = self._schema.model_validate(given)
+        except ValidationError as error:
+            raise ModelError(
+                f"the profile would not fit {self._schema.__name__}: {error}"
+            ) from error
+        dumped = fitting.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude_none=True
+        )
+        # Traits outside the schema are another agent's, or an older schema's: kept as they are.
+        others = {} if names is None else {k: v for k, v in kept.items() if k not in names}
+        return {**others, **dumped}
+
+
+def _incarnation(session: Session) -> str:
+    """This session, and no later one of the same id."""
+    return f"{session.session_id} {to_micros(session.created_at)}"
+
+
+def _answer_schema(schema: type[BaseModel], *, removable: bool) -> dict[str, Any]:
+    """The JSON schema of an answer: the profile's, with nothing required and null allowed."""
+    answer = schema.model_json_schema()
+    answer.pop("required", None)
+    properties: dict[str, Any] = {
+        name: {"anyOf": [each, {"type": "null"}]}
+        for name, each in answer.get("properties", {}).items()
+    }
+    if removable:
+        properties[REMOVE] = {"type": "array", "items": {"type": "string"}}
+    return {**answer, "properties": properties}

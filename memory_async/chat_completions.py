@@ -1,0 +1,112 @@
+"""`OpenAIModel`: Chat Completions over httpx, of OpenAI or any compatible endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from memory_async.errors import ConfigurationError, ModelError
+
+try:
+    import httpx
+except ImportError as error:  # pragma: no cover - shown by the session without extras
+    raise ConfigurationError(
+        'model="openai/..." needs httpx: pip install "memory-async[openai]"'
+    ) from error
+
+__all__ = ["OpenAIModel"]
+
+OPENAI = "https://api.openai.com/v1"
+_RETRYABLE = frozenset({408, 409, 425, 429})
+
+
+class OpenAIModel:
+    """A model behind ``POST {base_url}/chat/completions``.
+
+    ``base_url`` and ``api_key`` default to ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. ``timeout``
+    (seconds) is how long an answer may take. With a schema it asks for ``response_format``
+    ``json_schema``; see https://platform.openai.com/docs/api-reference/chat/create.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+    ) -> None:
+        self.name = name
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+        key = api_key or os.environ.get("OPENAI_API_KEY")
+        if key is None and url == OPENAI:
+            raise ConfigurationError(f"openai/{name} needs an API key: set OPENAI_API_KEY")
+        self._url = url.rstrip("/") + "/chat/completions"
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._timeout = httpx.Timeout(timeout, connect=10.0)
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def complete(
+        self, messages: list[dict[str, Any]], *, schema: dict[str, Any] | None = None
+    ) -> str:
+        """The answer's text; `ModelError` when there is none."""
+        body: dict[str, Any] = {"model": self.name, "messages": messages}
+        if schema is not None:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "profile", "schema": schema, "strict": False},
+            }
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:  # connections belong to their loop
+            self._loop = loop
+            self._client = httpx.AsyncClient(headers=self._headers, timeout=self._timeout)
+        try:
+            response = await self._client.post(self._url, json=body)
+        except httpx.TimeoutException as error:
+            raise ModelError(f"{self._url} did not answer in time") from error
+        except httpx.HTTPError as error:
+            raise ModelError(f"cannot reach {self._url}: {error!r}") from error
+        if response.is_error:
+            raise _refusal(response)
+        try:
+            content = response.json()["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise ModelError(
+                f"{self._url} answered no chat completion: {response.text[:200]!r}"
+            ) from error
+        if not isinstance(content, str):
+            raise ModelError(f"{self._url} answered without text: {response.text[:200]!r}")
+        return content
+
+    async def aclose(self) -> None:
+        """Close the connections. The next `complete` opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+def _refusal(response: httpx.Response) -> ModelError:
+    status = response.status_code
+    message = f"{response.url} answered {status}: {response.text[:200]!r}"
+    if status in (401, 403):
+        message += " (check OPENAI_API_KEY)"
+    permanent = status < 500 and status not in _RETRYABLE
+    return ModelError(message, permanent=permanent, retry_after=_retry_after(response))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, from either form of the header (RFC 9110, 10.2.3)."""
+    value = response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,243 @@
+"""Background jobs. State, not a queue, says what is to be done: a job is due while its cursor is
+behind the log, so a process that dies loses nothing, and whoever comes next goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from memory_async.errors import ConflictError, MemoryAsyncError
+from memory_async.forget import finish_forgetting
+from memory_async.records import Cursor, Key, Kind, Partition, Record, Session, Turn, UserProfile
+from memory_async.storage.protocol import Advance, Storage
+from memory_async.transcript import MAX_TURNS
+
+__all__ = ["Job", "JobQueue", "Jobs", "OnJobError"]
+
+logger = logging.getLogger("memory_async.jobs")
+
+PAGE = 100
+MAX_CONFLICTS = 20
+
+OnJobError: TypeAlias = Callable[[str, str, Exception], Awaitable[None] | None]
+"""Called with (job, session_id, error) when a job has failed; sync or async."""
+
+
+class Job(Protocol):
+    """One kind of background work on a session's log."""
+
+    name: str
+    every: int
+
+    async def step(self, storage: Storage, session: Session, turns: Sequence[Turn]) -> bool:
+        """Take the first of ``turns`` and advance the cursor; False when there is no more to do.
+        `ConflictError` when somebody else was first."""
+        ...
+
+
+class JobQueue(Protocol):
+    """An existing task queue, to run jobs elsewhere: its worker calls `Jobs.run`."""
+
+    async def submit(self, job: str, session_id: str) -> None: ...
+
+
+class Jobs:
+    """The jobs of one `Memory`, one at a time per session and kind.
+
+    ``queued`` and ``running`` count jobs of this process, ``done`` and ``failed`` those that have
+    ended, ``lag`` the turns known here that some job has not taken yet.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        jobs: Iterable[Job] = (),
+        *,
+        concurrency: int = 4,
+        on_error: OnJobError | None = None,
+        queue: JobQueue | None = None,
+    ) -> None:
+        self._storage = storage
+        self._jobs = {job.name: job for job in jobs}
+        self._slots = asyncio.Semaphore(concurrency)
+        self._on_error = on_error
+        self._queue = queue
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._again: dict[tuple[str, str], bool] = {}  # run once more, with rests or not
+        self._behind: dict[tuple[str, str], int] = {}
+        self._closed = False
+        self.running = self.done = self.failed = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self._tasks) - self.running
+
+    @property
+    def lag(self) -> int:
+        return sum(self._behind.values())
+
+    def wake(self, session_id: str, names: Iterable[str]) -> None:
+        """A turn has been saved: start its jobs, never wait for them."""
+        for name in names:
+            if name in self._jobs and not self._closed:
+                self._behind[session_id, name] = self._behind.get((session_id, name), 0) + 1
+                self._start(session_id, name, rest=False)
+
+    async def run(self, name: str, session_id: str, *, rest: bool = True) -> None:
+        """Bring one job of one session up to date, here and now; with ``rest`` also the turns it
+        would still wait for. Raises what fails (`ModelError`, `StorageError`)."""
+        job, key = self._jobs[name], (session_id, name)
+        stuck = 0
+        while True:
+            session = await self._storage.get(_header(session_id))
+            if not isinstance(session, Session) or name not in session.jobs:
+                self._behind.pop(key, None)
+                return
+            through = session.jobs[name].through
+            self._behind[key] = session.last_seq - through
+            if not self._behind[key]:
+                del self._behind[key]
+            if session.last_seq - through < (1 if rest else job.every):
+                return
+            turns = await self._storage.history(session_id, after=through, limit=MAX_TURNS)
+            try:
+                if turns:
+                    more = await job.step(self._storage, session, turns)
+                else:  # nothing there can be read: go past it
+                    more = await self._skip(session, name, through)
+            except ConflictError:
+                stuck += 1  # somebody else was first: see what is left
+                if stuck > MAX_CONFLICTS:
+                    raise
+                continue
+            stuck = 0
+            if not more:
+                self._behind.pop(key, None)
+                return
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Bring every session this process has saved to up to date, rests included. False when that
+        took longer than ``timeout`` seconds; the jobs go on then."""
+        for session_id, name in list(self._behind):
+            self._start(session_id, name, rest=True)
+        return await self._settle(timeout)
+
+    async def recover(self) -> int:
+        """Bring every lagging session of the storage up to date, whoever left it behind, and finish
+        interrupted forgetting. Returns the number of sessions and users it found."""
+        found = 0
+        async for profile in self._all("profile", tags=("forgetting",)):
+            if isinstance(profile, UserProfile):
+                await finish_forgetting(self._storage, profile)
+                found += 1
+        for name in self._jobs:
+            keys: set[tuple[str, str]] = set()
+            async for session in self._all("session", lagging=name):
+                assert isinstance(session, Session)  # noqa: S101 - what was asked for
+                keys.add((session.session_id, name))
+                self._start(session.session_id, name, rest=True)
+                while len(self._tasks) >= PAGE:
+                    await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            found += len(keys)
+            while tasks := [self._tasks[key] for key in keys & self._tasks.keys()]:
+                await asyncio.wait(tasks)
+        return found
+
+    async def close(self, timeout: float) -> None:
+        """Wait up to ``timeout`` seconds for what is due, then cancel what is left."""
+        self._closed = True
+        try:
+            if not await self._settle(timeout):
+                logger.warning(
+                    "%d jobs did not end in %g s: they are done after the next turn or recover()",
+                    len(self._tasks),
+                    timeout,
+                )
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- inside ---
+
+    async def _settle(self, timeout: float | None) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while self._tasks:
+                    await asyncio.wait(self._tasks.values())
+        except TimeoutError:
+            return False
+        return True
+
+    def _start(self, session_id: str, name: str, *, rest: bool) -> None:
+        key = (session_id, name)
+        if key in self._tasks:
+            # The one that runs looks again when it is through: twenty turns, one more call.
+            self._again[key] = rest or self._again.get(key, False)
+            return
+        work = self._submit if self._queue is not None and not rest else self._work
+        self._tasks[key] = asyncio.create_task(work(key, rest), name=f"{name} of {session_id}")
+
+    async def _submit(self, key: tuple[str, str], rest: bool) -> None:
+        assert self._queue is not None  # noqa: S101
+        try:
+            await self._queue.submit(key[1], key[0])
+        except Exception as error:
+            await self._report(key, error)
+        finally:
+            self._behind.pop(key, None)
+            del self._tasks[key]
+
+    async def _work(self, key: tuple[str, str], rest: bool) -> None:
+        session_id, name = key
+        try:
+            again: bool | None = rest
+            while again is not None:
+                async with self._slots:
+                    self.running += 1
+                    try:
+                        await self.run(name, session_id, rest=again)
+                        self.done += 1
+                    except Exception as error:
+                        self.failed += 1
+                        await self._report(key, error)
+                    finally:
+                        self.running -= 1
+                again = self._again.pop(key, None)
+        finally:
+            self._again.pop(key, None)
+            del self._tasks[key]
+
+    async def _report(self, key: tuple[str, str], error: Exception) -> None:
+        session_id, name = key
+        known = isinstance(error, MemoryAsyncError)
+        logger.error("job %r of session %r failed: %s", name, session_id, error, exc_info=not known)
+        if self._on_error is not None:
+            try:
+                called = self._on_error(name, session_id, error)
+                if inspect.isawaitable(called):
+                    await called
+            except Exception:
+                logger.exception("on_job_error failed itself")
+
+    async def _skip(self, session: Session, name: str, through: int) -> bool:
+        born = session.created_at
+        await self._storage.apply(
+            Advance(session.session_id, name, through, session.last_seq, created_at=born)
+        )
+        return True
+
+    async def _all(self, kind: Kind, **conditions: Any) -> AsyncIterator[Record]:
+        before: Cursor | None = None
+        while page := await self._storage.find(kind, before=before, limit=PAGE, **conditions):
+            for record in page:
+                yield record
+            before = page[-1].cursor
+
+
+def _header(session_id: str) -> Key:
+    return Key("session", Partition("session", session_id), session_id)
