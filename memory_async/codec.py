@@ -18,7 +18,6 @@ from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewEr
 from memory_async.message import Message
 from memory_async.records import (
     FIELD_NAMES,
-    MAX_KEY_BYTES,
     RECORDS,
     JobState,
     Key,
@@ -36,6 +35,8 @@ from memory_async.records import (
 FORMAT = 1
 MAX_DEPTH = 200
 MAX_TAGS = 4
+MAX_TAG_BYTES = 512 + 16  # an id with a word before it
+_IDS = ("session_id", "run_id", "requirement_id", "user_id", "agent_id", "document_id")
 
 
 class TurnRow(NamedTuple):
@@ -143,31 +144,32 @@ def load_json(text: str) -> Any:
 # --- fields that are more than JSON ---------------------------------------------------------------
 
 
+_MESSAGE = ("role", "content", "tool_calls", "tool_call_id", "name")
+
+
 def _dump_message(message: Message) -> dict[str, Any]:
+    out = dict(message._unknown or {})
     if message.raw is not None:
-        out: dict[str, Any] = {"raw": message.raw}
+        if any(message.raw.get(name) != getattr(message, name) for name in _MESSAGE):
+            raise PayloadError("a message's raw differs from it: use Message.parse() of a dict")
+        out["raw"] = message.raw
     else:
-        names = ("role", "content", "tool_calls", "tool_call_id", "name")
-        out = {name: value for name in names if (value := getattr(message, name)) is not None}
-        out.update(message._unknown or {})
+        out.update({n: value for n in _MESSAGE if (value := getattr(message, n)) is not None})
     if message.created_at is not None:
         out["created_at"] = to_micros(message.created_at)
     return out
 
 
 def _load_message(data: dict[str, Any]) -> Message:
+    source = data.get("raw", data)
+    known = {name: source[name] for name in _MESSAGE if name in source}
     if "raw" in data:
-        message = Message.parse(data["raw"])
-        if message.raw is None:  # built by hand with a raw that says nothing new
-            message = message.model_copy(update={"raw": data["raw"]})
-    else:
-        known = {name: data[name] for name in Message.model_fields if name in data}
-        known.pop("created_at", None)
-        message = Message(**known)
-        if unknown := {k: v for k, v in data.items() if k not in Message.model_fields}:
-            message._unknown = unknown
+        known["raw"] = source
     if "created_at" in data:
-        return message.model_copy(update={"created_at": from_micros(data["created_at"])})
+        known["created_at"] = from_micros(data["created_at"])
+    message = Message(**known)
+    if unknown := {k: v for k, v in data.items() if k not in Message.model_fields}:
+        message._unknown = unknown
     return message
 
 
@@ -193,13 +195,24 @@ def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else function(value)
 
 
+_REQUIREMENT = [f.name for f in fields(Requirement) if f.name != "extra"]
+
+
 def _dump_requirements(requirements: Iterable[Requirement]) -> list[dict[str, Any]]:
-    return [{f.name: getattr(each, f.name) for f in fields(each)} for each in requirements]
+    return [
+        {**each.extra, **{name: getattr(each, name) for name in _REQUIREMENT}}
+        for each in requirements
+    ]
 
 
 def _load_requirements(data: list[dict[str, Any]]) -> list[Requirement]:
-    names = {f.name for f in fields(Requirement)}
-    return [Requirement(**{k: v for k, v in each.items() if k in names}) for each in data]
+    return [
+        Requirement(
+            **{name: value for name, value in each.items() if name in _REQUIREMENT},
+            extra={name: value for name, value in each.items() if name not in _REQUIREMENT},
+        )
+        for each in data
+    ]
 
 
 _MESSAGES = (_dump_messages, _load_messages)
@@ -242,7 +255,9 @@ def _parse(payload: str, key: object) -> dict[str, Any]:
         found = data.pop("v")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptRecordError(f"cannot read {key}: {error!r}") from error
-    if found != FORMAT:
+    if not isinstance(found, int) or found < FORMAT:
+        raise CorruptRecordError(f"cannot read {key}: its format is {found!r}")
+    if found > FORMAT:
         raise SchemaTooNewError(
             f"{key} has format {found!r}, this memory_async knows {FORMAT}: upgrade memory_async"
         )
@@ -286,12 +301,16 @@ def decode_turn(session_id: str, row: TurnRow) -> Turn:
         raise CorruptRecordError(f"cannot read {key}: {error!r}") from error
 
 
+def _check_ids(record: Record) -> None:
+    for name in _IDS:
+        if (id := getattr(record, name, None)) is not None:
+            check_id(name, id)
+    record.key.check()
+    check_id("version", record.version)
+
+
 def encode_session(session: Session) -> SessionRow:
-    check_id("session_id", session.session_id)
-    if session.user_id is not None:
-        check_id("user_id", session.user_id)
-    if session.agent_id is not None:
-        check_id("agent_id", session.agent_id)
+    _check_ids(session)
     return SessionRow(
         session.session_id,
         session.user_id,
@@ -329,29 +348,36 @@ def decode_session(row: SessionRow) -> Session:
         raise CorruptRecordError(f"cannot read session {row.session_id!r}: {error!r}") from error
 
 
-def without_payload(row: SessionRow) -> Session:
-    """The header of a session whose payload cannot be read: its history must not be hidden too."""
-    return decode_session(row._replace(payload='{"v":1,"metadata":{}}'))
+def salvage_session(row: SessionRow) -> Session:
+    """A header without what of it cannot be read, so that its history is not hidden too."""
+    payload, jobs = row.payload, {}
+    for name, (through, value) in row.jobs.items():
+        try:
+            _ = value is None or load_json(value)
+        except (ValueError, TypeError, RecursionError):
+            value = None
+        jobs[name] = through, value
+    try:
+        return decode_session(row._replace(jobs=jobs))
+    except CorruptRecordError:
+        payload = f'{{"v":{FORMAT},"metadata":{{}}}}'
+        return decode_session(row._replace(jobs=jobs, payload=payload))
 
 
 def encode_record(record: Record) -> RecordRow:
+    _check_ids(record)
     key = record.key
-    check_id(f"the id of a {key.partition.space}", key.partition.id)
-    check_id(f"the id of a {key.kind}", key.id, MAX_KEY_BYTES)
-    user_id = getattr(record, "user_id", None)
-    if user_id is not None:
-        check_id("user_id", user_id)
     tags = record.index_tags
     if len(tags) > MAX_TAGS:
         raise PayloadError(f"{key} has {len(tags)} tags; at most {MAX_TAGS} are indexed")
     for tag in tags:
-        check_id("a tag", tag)
+        check_id("a tag", tag, MAX_TAG_BYTES)
     expires = getattr(record, "expires_at", None)
     return RecordRow(
         key.kind,
         str(key.partition),
         key.id,
-        user_id,
+        getattr(record, "user_id", None),
         getattr(record, "status", None),
         tuple(tags),
         to_micros(record.created_at),

@@ -84,31 +84,56 @@ def _without_tools(messages: list[Message]) -> list[Message]:
         if message.role in ("tool", "function"):
             continue
         given = message.to_openai()
-        calls = {"tool_calls", "function_call"} & given.keys()
-        if calls:
+        if calls := {"tool_calls", "function_call"} & given.keys():
             said = {name: value for name, value in given.items() if name not in calls}
-            if not message.content:
+            if not message.content and (any(given[name] for name in calls) or len(said) == 1):
                 continue
-            message = Message.parse(said)
+            when = {"created_at": message.created_at}
+            message = Message.parse(said).model_copy(update=when)  # noqa: PLW2901
         kept.append(message)
     return kept
 
 
 def _paired(turns: list[list[Message]]) -> list[Message]:
     """The messages without halves of tool calls, which chat APIs refuse: a result whose call was
-    left out with an older turn, a call never answered (unless the answer may still come)."""
+    left out with an older turn, a call never answered (unless the answer may still come).
+
+    An id belongs to the call that used it last: some models count from ``call_0`` in every turn.
+    """
     messages = [message for turn in turns for message in turn]
     newest = len(messages) - len(turns[-1]) if turns else 0
-    answered = {message.tool_call_id for message in messages if message.role == "tool"}
-    asked: set[object] = set()
+    asker: dict[str, int] = {}
+    missing: dict[int, set[str]] = {}
+    halves: set[int] = set()
+    answers: dict[int, int] = {}
+    for index, message in enumerate(messages):
+        if asked := _calls(message):
+            missing[index] = asked
+            asker |= dict.fromkeys(asked, index)
+        elif message.role in ("tool", "function"):
+            id = str(message.tool_call_id) if message.role == "tool" else _FUNCTION
+            if id in asker:
+                answers[index] = asker[id]
+                missing[asker[id]].discard(id)
+            else:
+                halves.add(index)
+    unanswered = {index for index, ids in missing.items() if ids and index < newest}
+    halves |= {index for index, call in answers.items() if call in unanswered}
     kept = []
     for index, message in enumerate(messages):
-        if message.role == "tool" and message.tool_call_id not in asked | {None}:
-            continue
-        ids = {call.get("id") for call in message.tool_calls or ()}
-        if ids - answered and index < newest:
+        if index in unanswered:
             kept += _without_tools([message])
-            continue
-        asked |= ids
-        kept.append(message)
+        elif index not in halves:
+            kept.append(message)
     return kept
+
+
+_FUNCTION = "function_call"  # the shape before tool_calls: one call at a time, without an id
+
+
+def _calls(message: Message) -> set[str]:
+    """What the results of this message's calls will name."""
+    if message.role != "assistant":
+        return set()
+    legacy = {_FUNCTION} if (message.raw or {}).get(_FUNCTION) else set()
+    return legacy | {str(call.get("id")) for call in message.tool_calls or ()}

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import Any, Protocol, TypeAlias
 
 from memory_async.errors import ConflictError, MemoryAsyncError
+from memory_async.forked import keep
 from memory_async.forget import finish_forgetting
 from memory_async.records import Cursor, Key, Kind, Partition, Record, Session, Turn, UserProfile
 from memory_async.storage.protocol import Advance, Storage
@@ -62,13 +63,18 @@ class Jobs:
     ) -> None:
         self._storage = storage
         self._jobs = {job.name: job for job in jobs}
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
         self._on_error = on_error
         self._queue = queue
+        self._closed = False
+        self._begin(None)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._loop = loop
+        self._slots = asyncio.Semaphore(self._concurrency)
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._again: dict[tuple[str, str], bool] = {}  # run once more, with rests or not
         self._behind: dict[tuple[str, str], int] = {}
-        self._closed = False
         self.running = self.done = self.failed = 0
 
     @property
@@ -81,6 +87,7 @@ class Jobs:
 
     def wake(self, session_id: str, names: Iterable[str]) -> None:
         """A turn has been saved: start its jobs, never wait for them."""
+        self._enter_loop()
         for name in names:
             if name in self._jobs and not self._closed:
                 self._behind[session_id, name] = self._behind.get((session_id, name), 0) + 1
@@ -121,6 +128,7 @@ class Jobs:
     async def drain(self, timeout: float | None = None) -> bool:
         """Bring every session this process has saved to up to date, rests included. False when that
         took longer than ``timeout`` seconds; the jobs go on then."""
+        self._enter_loop()
         for session_id, name in list(self._behind):
             self._start(session_id, name, rest=True)
         return await self._settle(timeout)
@@ -128,6 +136,7 @@ class Jobs:
     async def recover(self) -> int:
         """Bring every lagging session of the storage up to date, whoever left it behind, and finish
         interrupted forgetting. Returns the number of sessions and users it found."""
+        self._enter_loop()
         found = 0
         async for profile in self._all("profile", tags=("forgetting",)):
             if isinstance(profile, UserProfile):
@@ -148,6 +157,7 @@ class Jobs:
 
     async def close(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for what is due, then cancel what is left."""
+        self._enter_loop()
         self._closed = True
         try:
             if not await self._settle(timeout):
@@ -172,6 +182,13 @@ class Jobs:
         except TimeoutError:
             return False
         return True
+
+    def _enter_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                keep(self._loop, self._tasks)  # of the process this one was forked from
+            self._begin(loop)
 
     def _start(self, session_id: str, name: str, *, rest: bool) -> None:
         key = (session_id, name)

@@ -34,11 +34,11 @@ from memory_async.view import ProfileT, Shared, View, logger
 __all__ = ["Memory"]
 
 
-class _Inherit(Enum):
+class Inherit(Enum):
     INHERIT = "inherit"
 
 
-INHERIT: Final = _Inherit.INHERIT
+INHERIT: Final = Inherit.INHERIT
 
 
 class Memory(View[ProfileT]):
@@ -132,8 +132,8 @@ class Memory(View[ProfileT]):
     def bind(
         self,
         *,
-        session_id: str | None | Literal[_Inherit.INHERIT] = INHERIT,
-        user_id: str | None | Literal[_Inherit.INHERIT] = INHERIT,
+        session_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
+        user_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
     ) -> Memory[ProfileT]:
         """A view of another session or user, sharing storage, model and jobs. Owns nothing.
 
@@ -298,6 +298,10 @@ class Memory(View[ProfileT]):
             self._shared.closed = True
             async with self._shared.owned:
                 await self._shared.jobs.close(timeout)
+
+    def abandon(self) -> None:
+        """Close without waiting for anything, where no event loop is left to wait in."""
+        self._shared.closed = self._shared.closed or self._root
 
     async def __aenter__(self) -> Self:
         if self._root:

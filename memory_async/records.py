@@ -74,6 +74,7 @@ def check_id(what: str, value: object, limit: int = MAX_ID_BYTES) -> str:
 
 def compound_id(outer: str, inner: str) -> str:
     """An id under ``outer`` that no other outer id shares a prefix with, of bounded length."""
+    check_id("an id", outer)
     return hashlib.sha256(outer.encode()).hexdigest()[:32] + "/" + inner
 
 
@@ -121,6 +122,12 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id!r} in {self.partition}"
+
+    def check(self) -> None:
+        """Raise `PayloadError` unless this can be the key of something."""
+        check_id(f"the id of a {self.partition.space}", self.partition.id)
+        compound = self.kind in ("decision", "chunk")
+        check_id(f"the id of a {self.kind}", self.id, MAX_KEY_BYTES if compound else MAX_ID_BYTES)
 
 
 class Cursor(NamedTuple):
@@ -220,13 +227,17 @@ class Session(Record):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a paused run waits for: an approval, an external tool's result, or an answer."""
+    """What a paused run waits for: an approval, an external tool's result, or an answer.
+
+    ``extra`` carries fields written by another version of this library, so they are not lost.
+    """
 
     id: str
     kind: RequirementKind
     tool_name: str | None = None
     arguments: dict[str, Any] | None = None
     prompt: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

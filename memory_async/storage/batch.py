@@ -12,7 +12,15 @@ from memory_async.errors import (
     PayloadError,
     SessionOwnershipError,
 )
-from memory_async.records import Key, Partition, Session, Turn, check_id, to_micros
+from memory_async.records import (
+    MAX_KEY_BYTES,
+    Key,
+    Partition,
+    Session,
+    Turn,
+    check_id,
+    to_micros,
+)
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -77,13 +85,16 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
     appends = [write for write in writes if isinstance(write, Append)]
     if len(appends) > 1:
         raise ConfigurationError("a batch holds at most one Append: apply them one after the other")
-    keys = [key for write in writes if (key := _key(write)) is not None]
+    keys = [key for write in writes if (key := _target(write)) is not None]
     if len(set(keys)) < len(keys):
         raise ConfigurationError("a batch writes no record twice: apply those writes apart")
     if any(map(_ends_session, writes)) and any(
         isinstance(w, (Append, Advance, Trim)) for w in writes
     ):
         raise ConfigurationError("a batch that deletes a session writes nothing to its log")
+    drops = [write for write in writes if isinstance(write, Drop)]
+    if any(_drops(drop, put.record.key) for drop in drops for put in writes if isinstance(put, Put)):
+        raise ConfigurationError("a batch puts nothing that it drops: apply those writes apart")
     ops = tuple(_encode(write, max_payload_bytes) for write in writes)
     append = next((op for op in ops if isinstance(op, AppendOp)), None)
     return Batch(partitions.pop(), ops, append, appends[0].turn if appends else None)
@@ -142,13 +153,21 @@ def _partition(write: Write) -> Partition:
     raise ConfigurationError(f"{write!r} is no write")
 
 
-def _key(write: Write) -> Key | None:
+def _target(write: Write) -> object:
+    """What two writes of one batch must not share."""
     match write:
         case Put(record=record):
             return record.key
         case Delete(key=key):
             return key
+        case Advance(job=job):
+            return job
     return None
+
+
+def _drops(drop: Drop, key: Key) -> bool:
+    fits = drop.kind in (None, key.kind) and key.id.startswith(drop.prefix or "")
+    return fits and drop.partition == key.partition
 
 
 def _ends_session(write: Write) -> bool:
@@ -183,6 +202,7 @@ def _encode(write: Write, limit: int) -> Op:
         case Advance():
             if not 0 <= write.expected <= write.through:
                 raise ConfigurationError(f"a cursor only moves on: {write!r}")
+            check_id("a job's name", write.job)
             value = None if write.value is None else codec.dump_json(write.value, write.job)
             _check_size(value, limit, f"the value of job {write.job}")
             born = None if write.created_at is None else to_micros(write.created_at)
@@ -193,7 +213,15 @@ def _encode(write: Write, limit: int) -> Op:
             raise ConfigurationError("turns go with their session, or by Trim: " + repr(write))
         case Drop(kind=None, prefix=str()):
             raise ConfigurationError("Drop takes a prefix together with a kind: " + repr(write))
-        case _:
+        case Drop(partition=partition, prefix=prefix):
+            check_id(f"the id of a {partition.space}", partition.id)
+            if prefix:
+                check_id("a prefix", prefix, MAX_KEY_BYTES)
+            return write
+        case Delete(key=key):
+            key.check()
+            return write
+        case Trim():
             return write
 
 

@@ -21,6 +21,7 @@ from memory_async.errors import (
     StorageUnavailableError,
 )
 from memory_async.records import (
+    MAX_KEY_BYTES,
     Cursor,
     Key,
     Kind,
@@ -155,6 +156,7 @@ class Driver(ABC):
         ]
 
     async def get(self, key: Key) -> Record | Turn | None:
+        key.check()
         await self.open()
         row = await self._get(key)
         if isinstance(row, TurnRow):
@@ -180,35 +182,31 @@ class Driver(ABC):
         if kind == "turn":
             raise ConfigurationError("turns are read with history(), not with find()")
         _check_counts(limit=limit)
-        place = before and (
-            to_micros(before.created_at),
-            before.id,
-            str(before.partition),
+        query = Query(
+            kind,
+            None if partition is None else str(partition),
+            id,
+            prefix,
+            tuple(tags),
+            user_id,
+            status,
+            lagging,
+            before and (to_micros(before.created_at), before.id, str(before.partition)),
+            limit,
         )
-        where = None if partition is None else str(partition)
+        for text in (partition and partition.id, id, prefix, user_id, status, lagging, *query.tags):
+            if text:
+                check_id("a condition of find()", text, MAX_KEY_BYTES)
         await self.open()
-        rows = await self._find(
-            Query(
-                kind,
-                where,
-                id,
-                prefix,
-                tuple(tags),
-                user_id,
-                status,
-                lagging,
-                place,
-                limit,
-            )
-        )
-        return self._decode_all(
-            rows,
-            lambda row: (
-                self._decode_session(row)
-                if isinstance(row, SessionRow)
-                else codec.decode_record(row)
-            ),
-        )
+        found: list[Record] = []
+        while True:
+            rows = await self._find(query)
+            good = self._decode_all(rows, self._decode_record)
+            found += good
+            if len(rows) < query.limit or len(good) == len(rows):
+                return found
+            # Whoever pages must not take a page of corrupt rows for the end.
+            query = query._replace(before=_place(rows[-1]), limit=query.limit - len(good))
 
     async def history(
         self,
@@ -220,6 +218,7 @@ class Driver(ABC):
         limit: int | None = None,
         trimmed: bool = False,
     ) -> list[Turn]:
+        check_id("session_id", session_id)
         _check_counts(last=last, after=after, before=before, limit=limit)
         if last is not None and limit is not None:
             raise ConfigurationError(
@@ -241,8 +240,13 @@ class Driver(ABC):
         since: str | None = None,
         profile: str = "default",
     ) -> Snapshot:
+        check_id("session_id", session_id)
         _check_counts(last=last)
+        if since is not None:
+            check_id("a job's name", since)
         key = None if user_id is None else Key("profile", Partition("user", user_id), profile)
+        if key is not None:
+            key.check()
         await self.open()
         view = await self._snapshot(session_id, key, last, since)
         rows = [] if view.profile is None else [view.profile]
@@ -276,20 +280,31 @@ class Driver(ABC):
                 "or use memory_async.sync in code that runs several loops"
             )
         async with self._opening:
+            if self._closed:
+                raise StorageUnavailableError(f"{self!r} was closed meanwhile")
             if self._loop is None:
-                await to_the_end(self._open())
-                self._loop, self._pid = loop, pid
+                await to_the_end(self._open_here())
+
+    async def _open_here(self) -> None:
+        await self._open()
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
 
     async def close(self) -> None:
         """Give back every connection this storage opened itself. Final, idempotent."""
         if self._closed:
             return
         self._closed = True
-        if self._loop is not None and self._pid == os.getpid():
-            if self._loop is asyncio.get_running_loop():
-                await to_the_end(self._close())
-            else:
-                self._abandon()
+        if self._pid not in (0, os.getpid()):
+            return
+        if self._loop in (None, asyncio.get_running_loop()):
+            await to_the_end(self._close_here())
+        else:
+            self._abandon()
+
+    async def _close_here(self) -> None:
+        async with self._opening:  # what is just being opened is closed too
+            if self._loop is not None:
+                await self._close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -311,12 +326,17 @@ class Driver(ABC):
     def _decode_turns(self, session_id: str, rows: Iterable[TurnRow]) -> list[Turn]:
         return self._decode_all(rows, lambda row: codec.decode_turn(session_id, row))
 
+    def _decode_record(self, row: SessionRow | RecordRow) -> Record:
+        return (
+            self._decode_session(row) if isinstance(row, SessionRow) else codec.decode_record(row)
+        )
+
     def _decode_session(self, row: SessionRow) -> Session:
         try:
             return codec.decode_session(row)
         except CorruptRecordError as error:
             self._count_corrupt(error)
-            return codec.without_payload(row)
+            return codec.salvage_session(row)
 
     def _decode_all(self, rows: Iterable[R], decode: Callable[[R], D]) -> list[D]:
         good = []
@@ -330,6 +350,12 @@ class Driver(ABC):
     def _count_corrupt(self, error: CorruptRecordError) -> None:
         self.corrupt_rows += 1
         logger.error("skipped a corrupt row: %s", error)
+
+
+def _place(row: SessionRow | RecordRow) -> tuple[int, str, str]:
+    if isinstance(row, SessionRow):
+        return row.created_at, row.session_id, str(Partition("session", row.session_id))
+    return row.created_at, row.id, row.partition
 
 
 def _check_counts(**counts: int | None) -> None:

@@ -172,14 +172,15 @@ class Storage(Protocol):
 
         Conditions are checked against the state before the batch (an owner first of all, then
         whether the run is known), then the writes take place in the order given. A batch holds at
-        most one `Append`, and no two `Put` or `Delete` of one key. Cancelling the call leaves the
-        batch whole or absent.
+        most one `Append`, no two `Put` or `Delete` of one key or `Advance` of one job, and puts
+        nothing that it drops. Cancelling the call leaves the batch whole or absent.
         """
         ...
 
     async def get(self, key: Key) -> Record | Turn | None:
         """The record at ``key`` (of a turn the id is its ``run_id``), or None. Raises
-        `CorruptRecordError` when it cannot be read."""
+        `CorruptRecordError` when it cannot be read; of a session whose metadata cannot be read the
+        rest comes back, here and in every listing, logged and counted."""
         ...
 
     async def find(

@@ -21,16 +21,13 @@ from memory_async.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from memory_async.forked import keep
 from memory_async.records import Key, to_micros, utc_now
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.sqlite import reads
 from memory_async.storage.sqlite.connection import Durability, Reader, Waiting, Writer
 from memory_async.storage.url import file_path
-
-# Connections inherited by a forked child: closing them there could disturb the parent's locks, so
-# they are kept from the garbage collector for good.
-_inherited: list[aiosqlite.Connection] = []
 
 
 class SqliteStorage(Driver):
@@ -99,7 +96,7 @@ class SqliteStorage(Driver):
             await self._connections.pop().close()
 
     def _abandon(self) -> None:
-        _inherited.extend(self._connections)
+        keep(*self._connections)
         self._connections, self._waiting = [], deque()
 
     async def _apply(self, batch: Batch) -> Applied:

@@ -129,8 +129,8 @@ def find(namespace: str, query: Query, now: int) -> Statement:
     letter = table[-1]
     if query.partition is not None:
         if query.kind == "session":
-            conditions.append("s.session_id = :partition_id")
-            given["partition_id"] = query.partition.removeprefix("session/")
+            space, _, given["partition_id"] = query.partition.partition("/")
+            conditions.append("s.session_id = :partition_id" if space == "session" else "0")
         else:
             conditions.append("r.partition = :partition")
             given["partition"] = query.partition

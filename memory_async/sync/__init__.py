@@ -1,0 +1,9 @@
+"""The same names without ``await``, for scripts, threads, notebooks and Flask.
+
+A thin facade over an event loop in a thread: every driver works both ways.
+"""
+
+from memory_async.sync.memory import Jobs, Memory
+from memory_async.sync.storage import Storage
+
+__all__ = ["Jobs", "Memory", "Storage"]

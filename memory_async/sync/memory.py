@@ -1,0 +1,230 @@
+"""`sync.Memory`: `memory_async.Memory` for plain callers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Generic, Literal, Self
+
+from pydantic import BaseModel
+
+from memory_async import memory
+from memory_async.context import Context, CountTokens, estimate_tokens
+from memory_async.jobs import JobQueue, OnJobError
+from memory_async.memory import INHERIT, Inherit
+from memory_async.message import Message, MessagesLike
+from memory_async.model import ModelLike
+from memory_async.records import Cursor, Session, Turn
+from memory_async.settings import UserMemoryMode
+from memory_async.storage import protocol
+from memory_async.sync.storage import Storage
+from memory_async.view import ProfileT
+
+__all__ = ["Jobs", "Memory"]
+
+
+class Memory(Generic[ProfileT]):
+    """`memory_async.Memory` without ``await``, from any thread. Background jobs go on between the
+    calls.
+
+    ``storage`` is a `sync.Storage`, which stays open, or a URL or driver, which belongs to this
+    Memory and closes with it.
+    """
+
+    def __init__(
+        self,
+        storage: str | protocol.Storage | Storage,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        *,
+        full_session_memory: bool = False,
+        summary_memory: bool = False,
+        user_analysis_memory: bool = False,
+        load_full_session_memory: bool | None = None,
+        load_summary_memory: bool | None = None,
+        load_user_analysis_memory: bool | None = None,
+        num_last_messages: int | None = None,
+        feed_tool_call_results: bool = False,
+        user_profile_schema: type[ProfileT] | None = None,
+        dynamic_user_profile: bool = False,
+        user_memory_mode: UserMemoryMode = "update",
+        profile_name: str = "default",
+        model: ModelLike | None = None,
+        summary_every: int = 1,
+        summary_prompt: str | None = None,
+        analysis_prompt: str | None = None,
+        agent_id: str | None = None,
+        count_tokens: CountTokens = estimate_tokens,
+        on_job_error: OnJobError | None = None,
+        job_queue: JobQueue | None = None,
+        max_jobs: int = 4,
+        debug: bool = False,
+    ) -> None:
+        self._owns_storage = not isinstance(storage, Storage)
+        self._storage = storage if isinstance(storage, Storage) else Storage(storage)
+        self._portal = self._storage._portal
+        self._memory: memory.Memory[ProfileT] = memory.Memory(
+            self._storage._driver,
+            session_id,
+            user_id,
+            full_session_memory=full_session_memory,
+            summary_memory=summary_memory,
+            user_analysis_memory=user_analysis_memory,
+            load_full_session_memory=load_full_session_memory,
+            load_summary_memory=load_summary_memory,
+            load_user_analysis_memory=load_user_analysis_memory,
+            num_last_messages=num_last_messages,
+            feed_tool_call_results=feed_tool_call_results,
+            user_profile_schema=user_profile_schema,
+            dynamic_user_profile=dynamic_user_profile,
+            user_memory_mode=user_memory_mode,
+            profile_name=profile_name,
+            model=model,
+            summary_every=summary_every,
+            summary_prompt=summary_prompt,
+            analysis_prompt=analysis_prompt,
+            agent_id=agent_id,
+            count_tokens=count_tokens,
+            on_job_error=on_job_error,
+            job_queue=job_queue,
+            max_jobs=max_jobs,
+            debug=debug,
+        )
+        self._storage._memories.add(self._memory)
+
+    def bind(
+        self,
+        *,
+        session_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
+        user_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
+    ) -> Memory[ProfileT]:
+        view = object.__new__(type(self))
+        view._owns_storage = False
+        view._storage, view._portal = self._storage, self._portal
+        view._memory = self._memory.bind(session_id=session_id, user_id=user_id)
+        return view
+
+    @property
+    def session_id(self) -> str:
+        return self._memory.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        return self._memory.user_id
+
+    @property
+    def jobs(self) -> Jobs:
+        return Jobs(self._memory, self._storage)
+
+    def load(
+        self,
+        *,
+        last: int | None = None,
+        max_tokens: float | None = None,
+        agent_metadata: Mapping[str, Any] | None = None,
+    ) -> Context[ProfileT]:
+        return self._portal.call(
+            self._memory.load, last=last, max_tokens=max_tokens, agent_metadata=agent_metadata
+        )
+
+    def save(
+        self,
+        messages: MessagesLike,
+        *,
+        run_id: str | None = None,
+        usage: Mapping[str, Any] | BaseModel | None = None,
+    ) -> Turn | None:
+        return self._portal.call(self._memory.save, messages, run_id=run_id, usage=usage)
+
+    def messages(self, *, last: int | None = None) -> list[Message]:
+        return self._portal.call(self._memory.messages, last=last)
+
+    def turns(
+        self, *, last: int | None = None, after: int | None = None, limit: int | None = None
+    ) -> list[Turn]:
+        return self._portal.call(self._memory.turns, last=last, after=after, limit=limit)
+
+    def session(self) -> Session | None:
+        return self._portal.call(self._memory.session)
+
+    def summary(self) -> str | None:
+        return self._portal.call(self._memory.summary)
+
+    def profile(self) -> ProfileT | None:
+        return self._portal.call(self._memory.profile)
+
+    def sessions(
+        self, *, limit: int = 100, before: Session | Cursor | None = None
+    ) -> list[Session]:
+        return self._portal.call(self._memory.sessions, limit=limit, before=before)
+
+    def usage(self) -> dict[str, Any]:
+        return self._portal.call(self._memory.usage)
+
+    def set_metadata(self, metadata: Mapping[str, Any]) -> Session:
+        return self._portal.call(self._memory.set_metadata, metadata)
+
+    def delete_session(self) -> bool:
+        return self._portal.call(self._memory.delete_session)
+
+    def forget_user(self) -> None:
+        self._portal.call(self._memory.forget_user)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        return self._portal.call(self._memory.drain, timeout)
+
+    def recover(self) -> int:
+        return self._portal.call(self._memory.recover)
+
+    def close(self, timeout: float = 10.0) -> None:
+        try:
+            self._storage._close_memory(self._memory, timeout)
+        finally:
+            if self._owns_storage:
+                self._storage.close()
+
+    def __enter__(self) -> Self:
+        self._storage.open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"sync.{self._memory!r}"
+
+
+class Jobs:
+    """The background jobs of a `sync.Memory`; see `memory_async.jobs.Jobs`."""
+
+    def __init__(self, of: memory.Memory[Any], storage: Storage) -> None:
+        self._jobs = of.jobs
+        self._portal = storage._portal
+
+    @property
+    def queued(self) -> int:
+        return self._jobs.queued
+
+    @property
+    def running(self) -> int:
+        return self._jobs.running
+
+    @property
+    def done(self) -> int:
+        return self._jobs.done
+
+    @property
+    def failed(self) -> int:
+        return self._jobs.failed
+
+    @property
+    def lag(self) -> int:
+        return self._jobs.lag
+
+    def run(self, name: str, session_id: str, *, rest: bool = True) -> None:
+        self._portal.call(self._jobs.run, name, session_id, rest=rest)

@@ -1,0 +1,151 @@
+"""`sync.Storage`: any async driver for plain callers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from memory_async.memory import Memory
+from memory_async.records import Cursor, Key, Kind, Partition, Record, Turn
+from memory_async.storage import protocol
+from memory_async.storage.protocol import Result, Snapshot, Write
+from memory_async.storage.url import open_storage
+from memory_async.sync.portal import EXIT_SECONDS, Portal
+
+__all__ = ["Storage"]
+
+
+class Storage:
+    """A driver (or URL) with an event loop of its own; owns both, facades given it share both.
+
+    Every method is the driver's, without ``await``: see `memory_async.Storage`.
+    """
+
+    def __init__(self, storage: str | protocol.Storage) -> None:
+        self._driver = open_storage(storage) if isinstance(storage, str) else storage
+        self._portal = Portal()
+        self._portal.at_exit = self._close_at_exit
+        self._memories: set[Memory[Any]] = set()
+
+    @property
+    def namespace(self) -> str:
+        return self._driver.namespace
+
+    @property
+    def unpromised(self) -> frozenset[str]:
+        return self._driver.unpromised
+
+    @property
+    def corrupt_rows(self) -> int:
+        return self._driver.corrupt_rows
+
+    def open(self) -> None:
+        self._portal.call(self._driver.open)
+
+    def close(self) -> None:
+        try:
+            if self._portal.running:
+                self._portal.call(self._driver.close)
+        finally:
+            self._portal.close()
+
+    def _close_memory(self, memory: Memory[Any], timeout: float) -> None:
+        self._memories.discard(memory)
+        if self._portal.running:
+            self._portal.call(memory.close, timeout)
+        else:
+            memory.abandon()
+
+    def _close_at_exit(self) -> None:
+        try:
+            for memory in list(self._memories):
+                self._close_memory(memory, EXIT_SECONDS)
+        finally:
+            self.close()
+
+    def apply(self, *writes: Write) -> list[Result]:
+        return self._portal.call(self._driver.apply, *writes)
+
+    def get(self, key: Key) -> Record | Turn | None:
+        return self._portal.call(self._driver.get, key)
+
+    def find(
+        self,
+        kind: Kind,
+        partition: Partition | None = None,
+        *,
+        id: str | None = None,
+        prefix: str | None = None,
+        tags: Iterable[str] = (),
+        user_id: str | None = None,
+        status: str | None = None,
+        lagging: str | None = None,
+        before: Cursor | None = None,
+        limit: int = 100,
+    ) -> list[Record]:
+        return self._portal.call(
+            self._driver.find,
+            kind,
+            partition,
+            id=id,
+            prefix=prefix,
+            tags=tags,
+            user_id=user_id,
+            status=status,
+            lagging=lagging,
+            before=before,
+            limit=limit,
+        )
+
+    def history(
+        self,
+        session_id: str,
+        *,
+        last: int | None = None,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+        trimmed: bool = False,
+    ) -> list[Turn]:
+        return self._portal.call(
+            self._driver.history,
+            session_id,
+            last=last,
+            after=after,
+            before=before,
+            limit=limit,
+            trimmed=trimmed,
+        )
+
+    def snapshot(
+        self,
+        session_id: str,
+        user_id: str | None = None,
+        *,
+        last: int | None = None,
+        since: str | None = None,
+        profile: str = "default",
+    ) -> Snapshot:
+        return self._portal.call(
+            self._driver.snapshot, session_id, user_id, last=last, since=since, profile=profile
+        )
+
+    def now(self, partition: Partition) -> datetime:
+        return self._portal.call(self._driver.now, partition)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"sync.Storage({self._driver!r})"
