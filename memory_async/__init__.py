@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         StorageError,
         StorageUnavailableError,
     )
+    from memory_async.inbox import Inbox
+    from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         Turn,
         UserProfile,
     )
+    from memory_async.run import Run, RunPaused
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.protocol import (
         ABSENT,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
         Append,
         Delete,
         Drop,
+        Expect,
         Put,
         Result,
         Snapshot,
@@ -86,10 +90,19 @@ _MODULES = {
         "StorageError",
         "StorageUnavailableError",
     ),
+    "inbox": ("Inbox",),
+    "jobs": (
+        "Job",
+        "JobQueue",
+        "Jobs",
+    ),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),
-    "profile": ("DynamicProfile", "Profile"),
+    "profile": (
+        "DynamicProfile",
+        "Profile",
+    ),
     "records": (
         "Checkpoint",
         "Chunk",
@@ -107,6 +120,10 @@ _MODULES = {
         "Turn",
         "UserProfile",
     ),
+    "run": (
+        "Run",
+        "RunPaused",
+    ),
     "storage.in_memory": ("InMemoryStorage",),
     "storage.protocol": (
         "ABSENT",
@@ -115,6 +132,7 @@ _MODULES = {
         "Append",
         "Delete",
         "Drop",
+        "Expect",
         "Put",
         "Result",
         "Snapshot",
@@ -127,8 +145,66 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - the names of `_MODULES`, spelled out for type checkers below
-    *_HOME,
+__all__ = [
+    "ABSENT",
+    "ALWAYS",
+    "Advance",
+    "Append",
+    "Checkpoint",
+    "Chunk",
+    "ConfigurationError",
+    "ConflictError",
+    "Context",
+    "CorruptRecordError",
+    "Cursor",
+    "Decision",
+    "DecisionMissingError",
+    "Delete",
+    "Document",
+    "Drop",
+    "DynamicProfile",
+    "Expect",
+    "InMemoryStorage",
+    "Inbox",
+    "Item",
+    "Job",
+    "JobQueue",
+    "JobState",
+    "Jobs",
+    "Key",
+    "Lease",
+    "LeaseLostError",
+    "Memory",
+    "MemoryAsyncError",
+    "Message",
+    "Model",
+    "ModelError",
+    "OpenAIModel",
+    "Partition",
+    "PayloadError",
+    "Profile",
+    "Put",
+    "Record",
+    "Requirement",
+    "Result",
+    "Run",
+    "RunAlreadyClaimedError",
+    "RunAlreadyCompletedError",
+    "RunNotFoundError",
+    "RunPaused",
+    "SchemaTooNewError",
+    "Session",
+    "SessionOwnershipError",
+    "Snapshot",
+    "SqliteStorage",
+    "Storage",
+    "StorageError",
+    "StorageUnavailableError",
+    "SupportsTTL",
+    "Trim",
+    "Turn",
+    "UserProfile",
+    "open_storage",
 ]
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from memory_async.errors import ConflictError, ModelError
+from memory_async.codec import dump_json
+from memory_async.errors import ConflictError, ModelError, PayloadError
 from memory_async.model import Model, ask, complete_json
-from memory_async.profile import known_names, profile_job
+from memory_async.profile import check_schema, known_names, profile_job, validate
 from memory_async.records import (
     Key,
     Partition,
@@ -57,6 +58,7 @@ class AnalysisJob:
         mode: UserMemoryMode = "update",
         prompt: str | None = None,
     ) -> None:
+        check_schema(schema)
         self.name = profile_job(profile_name)
         self._model = model
         self._schema = schema
@@ -72,6 +74,8 @@ class AnalysisJob:
             return False
         after = session.jobs[self.name].through
         profile = await self._profile(storage, session.user_id)
+        if not await _is_there(storage, session, profile):
+            return False
         text, through = take(turns, user_text)
         if (applied := profile.applied.get(_incarnation(session), 0)) > after:
             through = min(applied, session.last_seq)  # merged before a crash: only move on
@@ -79,12 +83,7 @@ class AnalysisJob:
             asked_at, answer = profile.forgotten_at, await self._ask(profile.traits, text)
             while not await self._put(storage, profile, answer, session, through):
                 profile = await self._profile(storage, session.user_id)
-                stored = await storage.get(session.key)
-                if (
-                    not isinstance(stored, Session)
-                    or stored.created_at != session.created_at
-                    or session.session_id in profile.forgetting
-                ):
+                if not await _is_there(storage, session, profile):
                     return False
                 if profile.forgotten_at != asked_at:
                     raise ConflictError("the answer knew traits that are forgotten: ask again")
@@ -143,7 +142,7 @@ class AnalysisJob:
     def _merge(self, traits: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The traits after ``answer``: None erases nothing, setting wins over removing."""
         said = {name: value for name, value in answer.items() if value is not None}
-        removed = said.pop(REMOVE, []) if self._update else []
+        removed = said.pop(REMOVE, [])
         if not isinstance(removed, list):
             raise ModelError(f"{REMOVE} is a list of names, not {removed!r}")
         kept = {k: v for k, v in traits.items() if k not in removed} if self._update else {}
@@ -151,17 +150,31 @@ class AnalysisJob:
         names = known_names(self._schema)
         given = merged if names is None else {k: v for k, v in merged.items() if k in names}
         try:
-            fitting = self._schema.model_validate(given)
+            fitting = validate(self._schema, given)
         except ValidationError as error:
             raise ModelError(
                 f"the profile would not fit {self._schema.__name__}: {error}"
             ) from error
-        dumped = fitting.model_dump(
-            mode="json", by_alias=True, exclude_unset=True, exclude_none=True
-        )
+        dumped = fitting.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        changed = {name: value for name, value in dumped.items() if value is not None}
+        try:
+            dump_json(changed, "the profile")
+        except PayloadError as error:
+            raise ModelError(str(error)) from error
         # Traits outside the schema are another agent's, or an older schema's: kept as they are.
         others = {} if names is None else {k: v for k, v in kept.items() if k not in names}
-        return {**others, **dumped}
+        return {**others, **changed}
+
+
+async def _is_there(storage: Storage, session: Session, profile: UserProfile) -> bool:
+    """Whether the session is still the same, and not about to be dropped with its user. Whoever
+    marks the user as forgotten later than ``profile`` was read changes the profile's version."""
+    stored = await storage.get(session.key)
+    return (
+        isinstance(stored, Session)
+        and stored.created_at == session.created_at
+        and profile.forgetting.get(session.session_id) != to_micros(session.created_at)
+    )
 
 
 def _incarnation(session: Session) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -40,12 +41,16 @@ class OpenAIModel:
         timeout: float = 120.0,
     ) -> None:
         self.name = name
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        if key is None and url == OPENAI:
+        url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not key and url == OPENAI:
             raise ConfigurationError(f"openai/{name} needs an API key: set OPENAI_API_KEY")
-        self._url = url.rstrip("/") + "/chat/completions"
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        if not (key.isascii() and key.isprintable()):  # httpx would show it in its error
+            raise ConfigurationError("the API key (OPENAI_API_KEY) is not printable ASCII")
+        self._key = key
+        self._url = url + "/chat/completions"
+        self._shown = re.sub(r"//[^/@]*@", "//", self._url)  # without a password
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout = httpx.Timeout(timeout, connect=10.0)
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,19 +72,19 @@ class OpenAIModel:
         try:
             response = await self._client.post(self._url, json=body)
         except httpx.TimeoutException as error:
-            raise ModelError(f"{self._url} did not answer in time") from error
+            raise ModelError(f"{self._shown} did not answer in time") from error
         except httpx.HTTPError as error:
-            raise ModelError(f"cannot reach {self._url}: {error!r}") from error
-        if response.is_error:
-            raise _refusal(response)
+            raise ModelError(f"cannot reach {self._shown}: {error!r}") from error
+        if not response.is_success:
+            raise self._refusal(response)
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ModelError(
-                f"{self._url} answered no chat completion: {response.text[:200]!r}"
+                f"{self._shown} answered no chat completion: {self._start(response)}"
             ) from error
         if not isinstance(content, str):
-            raise ModelError(f"{self._url} answered without text: {response.text[:200]!r}")
+            raise ModelError(f"{self._shown} answered without text: {self._start(response)}")
         return content
 
     async def aclose(self) -> None:
@@ -88,14 +93,18 @@ class OpenAIModel:
         if client is not None:
             await client.aclose()
 
+    def _refusal(self, response: httpx.Response) -> ModelError:
+        status = response.status_code
+        message = f"{self._shown} answered {status}: {self._start(response)}"
+        if status in (401, 403):
+            message += " (check OPENAI_API_KEY)"
+        permanent = status < 500 and status not in _RETRYABLE
+        return ModelError(message, permanent=permanent, retry_after=_retry_after(response))
 
-def _refusal(response: httpx.Response) -> ModelError:
-    status = response.status_code
-    message = f"{response.url} answered {status}: {response.text[:200]!r}"
-    if status in (401, 403):
-        message += " (check OPENAI_API_KEY)"
-    permanent = status < 500 and status not in _RETRYABLE
-    return ModelError(message, permanent=permanent, retry_after=_retry_after(response))
+    def _start(self, response: httpx.Response) -> str:
+        """What it answered; some servers repeat the key."""
+        secret = self._key if len(self._key) > 7 else "\0"  # shorter: none, only asked for
+        return repr(response.text.replace(secret, "***")[:200])
 
 
 def _retry_after(response: httpx.Response) -> float | None:
@@ -107,6 +116,6 @@ def _retry_after(response: httpx.Response) -> float | None:
         pass
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
         return None
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -350,18 +350,24 @@ def decode_session(row: SessionRow) -> Session:
 
 def salvage_session(row: SessionRow) -> Session:
     """A header without what of it cannot be read, so that its history is not hidden too."""
-    payload, jobs = row.payload, {}
-    for name, (through, value) in row.jobs.items():
-        try:
-            _ = value is None or load_json(value)
-        except (ValueError, TypeError, RecursionError):
-            value = None
-        jobs[name] = through, value
+    readable = row._replace(
+        jobs={
+            name: (through, value if value is not None and _is_json(value) else None)
+            for name, (through, value) in row.jobs.items()
+        }
+    )
     try:
-        return decode_session(row._replace(jobs=jobs))
+        return decode_session(readable)
     except CorruptRecordError:
-        payload = f'{{"v":{FORMAT},"metadata":{{}}}}'
-        return decode_session(row._replace(jobs=jobs, payload=payload))
+        return decode_session(readable._replace(payload=f'{{"v":{FORMAT},"metadata":{{}}}}'))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        load_json(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def encode_record(record: Record) -> RecordRow:

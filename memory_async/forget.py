@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memory_async.errors import ConflictError
+from memory_async.profile import profile_of
 from memory_async.records import (
     RECORDS,
     Key,
@@ -68,12 +69,12 @@ async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfil
     """Write tombstones over the user's profiles; the one returned names the sessions to drop."""
     partition = Partition("user", user_id)
     while True:
-        sessions = await _sessions_of(storage, user_id)
+        now = await storage.now(partition)  # before looking: what is not found then is newer
+        sessions, learning = await _sessions_of(storage, user_id)
         found = await storage.find("profile", partition, limit=PAGE)
         profiles = {each.name: each for each in found if isinstance(each, UserProfile)}
-        now = await storage.now(partition)
         tombstones = {}
-        for name in {profile_name, *profiles}:
+        for name in {profile_name, *profiles, *learning}:
             base = profiles.get(name) or UserProfile(user_id=user_id, name=name, created_at=now)
             tombstones[name] = replace(
                 base,
@@ -94,13 +95,18 @@ async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfil
         return tombstones[profile_name]
 
 
-async def _sessions_of(storage: Storage, user_id: str) -> dict[str, int]:
+async def _sessions_of(storage: Storage, user_id: str) -> tuple[dict[str, int], set[str]]:
+    """The user's sessions, and the profiles their jobs learn: one may be about to be written."""
     sessions: dict[str, int] = {}
+    profiles: set[str] = set()
     before = None
     while page := await storage.find("session", user_id=user_id, before=before, limit=PAGE):
-        sessions |= {s.session_id: to_micros(s.created_at) for s in page if isinstance(s, Session)}
+        for session in page:
+            if isinstance(session, Session):
+                sessions[session.session_id] = to_micros(session.created_at)
+                profiles |= {name for job in session.jobs if (name := profile_of(job))}
         before = page[-1].cursor
-    return sessions
+    return sessions, profiles
 
 
 async def _drop_marked(storage: Storage, session_id: str, created_at: int) -> None:

@@ -4,15 +4,17 @@ behind the log, so a process that dies loses nothing, and whoever comes next goe
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from memory_async.errors import ConflictError, MemoryAsyncError
-from memory_async.forked import keep
 from memory_async.forget import finish_forgetting
+from memory_async.forked import keep
 from memory_async.records import Cursor, Key, Kind, Partition, Record, Session, Turn, UserProfile
+from memory_async.settings import check_count
 from memory_async.storage.protocol import Advance, Storage
 from memory_async.transcript import MAX_TURNS
 
@@ -22,6 +24,7 @@ logger = logging.getLogger("memory_async.jobs")
 
 PAGE = 100
 MAX_CONFLICTS = 20
+CANCEL_GRACE = 1.0  # seconds a cancelled job has to end
 
 OnJobError: TypeAlias = Callable[[str, str, Exception], Awaitable[None] | None]
 """Called with (job, session_id, error) when a job has failed; sync or async."""
@@ -61,6 +64,7 @@ class Jobs:
         on_error: OnJobError | None = None,
         queue: JobQueue | None = None,
     ) -> None:
+        check_count("max_jobs", concurrency, least=1)
         self._storage = storage
         self._jobs = {job.name: job for job in jobs}
         self._concurrency = concurrency
@@ -89,7 +93,7 @@ class Jobs:
         """A turn has been saved: start its jobs, never wait for them."""
         self._enter_loop()
         for name in names:
-            if name in self._jobs and not self._closed:
+            if name in self._jobs:
                 self._behind[session_id, name] = self._behind.get((session_id, name), 0) + 1
                 self._start(session_id, name, rest=False)
 
@@ -113,7 +117,7 @@ class Jobs:
             try:
                 if turns:
                     more = await job.step(self._storage, session, turns)
-                else:  # nothing there can be read: go past it
+                else:  # none of the next can be read: go past them
                     more = await self._skip(session, name, through)
             except ConflictError:
                 stuck += 1  # somebody else was first: see what is left
@@ -167,10 +171,10 @@ class Jobs:
                     timeout,
                 )
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks := list(self._tasks.values()):
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=CANCEL_GRACE)
 
     # --- inside ---
 
@@ -192,34 +196,29 @@ class Jobs:
 
     def _start(self, session_id: str, name: str, *, rest: bool) -> None:
         key = (session_id, name)
+        if self._closed:
+            return
         if key in self._tasks:
             # The one that runs looks again when it is through: twenty turns, one more call.
             self._again[key] = rest or self._again.get(key, False)
             return
-        work = self._submit if self._queue is not None and not rest else self._work
-        self._tasks[key] = asyncio.create_task(work(key, rest), name=f"{name} of {session_id}")
-
-    async def _submit(self, key: tuple[str, str], rest: bool) -> None:
-        assert self._queue is not None  # noqa: S101
-        try:
-            await self._queue.submit(key[1], key[0])
-        except Exception as error:
-            await self._report(key, error)
-        finally:
-            self._behind.pop(key, None)
-            del self._tasks[key]
+        task = asyncio.create_task(self._work(key, rest), name=f"{name} of {session_id}")
+        self._tasks[key] = task
+        task.add_done_callback(functools.partial(self._ended, key))
 
     async def _work(self, key: tuple[str, str], rest: bool) -> None:
-        session_id, name = key
         try:
             again: bool | None = rest
             while again is not None:
                 async with self._slots:
                     self.running += 1
                     try:
-                        await self.run(name, session_id, rest=again)
-                        self.done += 1
-                    except Exception as error:
+                        if self._queue is not None and not again:
+                            await self._hand_over(self._queue, key)
+                        else:
+                            await self.run(key[1], key[0], rest=again)
+                            self.done += 1
+                    except Exception as error:  # noqa: BLE001 - reported
                         self.failed += 1
                         await self._report(key, error)
                     finally:
@@ -228,6 +227,19 @@ class Jobs:
         finally:
             self._again.pop(key, None)
             del self._tasks[key]
+
+    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:  # cancelled before it began
+            self._again.pop(key, None)
+            del self._tasks[key]
+
+    async def _hand_over(self, queue: JobQueue, key: tuple[str, str]) -> None:
+        turns = self._behind.get(key, 0)
+        await queue.submit(key[1], key[0])
+        if turns < self._behind.get(key, 0):  # more have come meanwhile
+            self._behind[key] -= turns
+        else:
+            self._behind.pop(key, None)
 
     async def _report(self, key: tuple[str, str], error: Exception) -> None:
         session_id, name = key
@@ -243,9 +255,8 @@ class Jobs:
 
     async def _skip(self, session: Session, name: str, through: int) -> bool:
         born = session.created_at
-        await self._storage.apply(
-            Advance(session.session_id, name, through, session.last_seq, created_at=born)
-        )
+        past = min(max(through, session.trimmed) + MAX_TURNS, session.last_seq)
+        await self._storage.apply(Advance(session.session_id, name, through, past, created_at=born))
         return True
 
     async def _all(self, kind: Kind, **conditions: Any) -> AsyncIterator[Record]:

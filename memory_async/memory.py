@@ -7,41 +7,31 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel
 
-from memory_async.analysis import AnalysisJob
-from memory_async.context import Context, CountTokens, choose_history, estimate_tokens
+from memory_async.context import CountTokens, estimate_tokens
 from memory_async.errors import ConfigurationError, ConflictError
 from memory_async.forget import delete_session, forget_user
-from memory_async.jobs import Job, JobQueue, Jobs, OnJobError
+from memory_async.jobs import JobQueue, Jobs, OnJobError
+from memory_async.learning import job_names, make_jobs
 from memory_async.message import MessagesLike, parse_messages
-from memory_async.model import ModelLike, SupportsClose, as_model
-from memory_async.profile import profile_job
+from memory_async.model import ModelLike
 from memory_async.records import Key, Session, Turn, check_id, new_version, utc_now
-from memory_async.render import refuse_rendered, render
-from memory_async.settings import Settings, UserMemoryMode, check_count
-from memory_async.storage.batch import check_owner
-from memory_async.storage.protocol import ABSENT, Append, Delete, Put, Storage, Write
+from memory_async.render import refuse_rendered
+from memory_async.runs import Runs
+from memory_async.settings import Settings, UserMemoryMode
+from memory_async.storage.protocol import ABSENT, Append, Expect, Put, Storage, Write
 from memory_async.storage.url import open_storage
-from memory_async.summary import SUMMARY_JOB, SummaryJob, summary_of
 from memory_async.usage import parse_usage
-from memory_async.view import ProfileT, Shared, View, logger
+from memory_async.view import INHERIT, Inherit, ProfileT, Shared, given_or_new_id, logger
 
 __all__ = ["Memory"]
 
 
-class Inherit(Enum):
-    INHERIT = "inherit"
-
-
-INHERIT: Final = Inherit.INHERIT
-
-
-class Memory(View[ProfileT]):
+class Memory(Runs[ProfileT]):
     """The memory of one conversation of one user.
 
     ``storage`` is a URL (see `open_storage`) or a storage object. Save flags say what is persisted:
@@ -83,6 +73,7 @@ class Memory(View[ProfileT]):
         on_job_error: OnJobError | None = None,
         job_queue: JobQueue | None = None,
         max_jobs: int = 4,
+        lease_seconds: float = 60.0,
         debug: bool = False,
     ) -> None:
         self._settings = Settings(
@@ -104,9 +95,10 @@ class Memory(View[ProfileT]):
             analysis_prompt=analysis_prompt,
             agent_id=agent_id,
             count_tokens=count_tokens,
+            lease_seconds=lease_seconds,
         )
         self._named = session_id is not None
-        self.session_id = _session_id(session_id)
+        self.session_id = given_or_new_id(session_id)
         self.user_id = None if user_id is None else check_id("user_id", user_id)
         self._anonymous = False
         if self._named:
@@ -118,7 +110,7 @@ class Memory(View[ProfileT]):
         self._settings.require_model(storage_analyses=getattr(storage, "analyses_users", False))
         jobs = Jobs(
             storage,
-            _jobs_of(self._settings, owned),
+            make_jobs(self._settings, owned),
             concurrency=max_jobs,
             on_error=on_job_error,
             queue=job_queue,
@@ -134,77 +126,16 @@ class Memory(View[ProfileT]):
         *,
         session_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
         user_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
-    ) -> Memory[ProfileT]:
+    ) -> Self:
         """A view of another session or user, sharing storage, model and jobs. Owns nothing.
 
         What is left out is inherited. ``session_id=None`` is a new session; ``user_id=None`` is
         nobody: the view is anonymous and learns nothing of its user.
         """
-        view = object.__new__(type(self))
-        view._settings, view._shared = self._settings, self._shared
-        view._root, view._bound_elsewhere = False, False
-        view._named = True
-        if session_id is INHERIT:
-            view.session_id = self.session_id
-        else:
-            view.session_id = _session_id(session_id)
-        if user_id is INHERIT:
-            view.user_id, view._anonymous = self.user_id, self._anonymous
-        else:
-            view.user_id = None if user_id is None else check_id("user_id", user_id)
-            view._anonymous = user_id is None
         self._bound_elsewhere = True
-        return view
+        return self._view(session_id, user_id)
 
     # --- the way into a run and out of it ---
-
-    async def load(
-        self,
-        *,
-        last: int | None = None,
-        max_tokens: float | None = None,
-        agent_metadata: Mapping[str, Any] | None = None,
-    ) -> Context[ProfileT]:
-        """What the load flags say to bring into the next run, in one read.
-
-        ``last`` (turns) stands in for ``num_last_messages``; ``max_tokens`` bounds the history, the
-        oldest whole turns are dropped. Turns the summary has not taken are always in the history.
-        """
-        check_count("last", last)
-        storage, settings = self._use(), self._settings
-        bound = settings.num_last_messages if last is None else last
-        session, turns, found = await storage.snapshot(
-            self.session_id,
-            self.user_id if settings.load_profile else None,
-            last=bound if settings.load_full else 0,
-            since=SUMMARY_JOB if settings.load_summary else None,
-            profile=settings.profile_name,
-        )
-        if session is not None:
-            check_owner(self.session_id, session.user_id, self.user_id)
-        summary = summary_of(session) if settings.load_summary else None
-        traits = found.traits if found is not None else {}
-        metadata = session.metadata if session is not None else {}
-        messages, dropped = choose_history(
-            turns,
-            feed_tools=settings.feed_tool_call_results,
-            max_tokens=max_tokens,
-            count_tokens=settings.count_tokens,
-        )
-        logger.debug("loaded session %r: %d turns", self.session_id, len(turns))
-        return Context(
-            messages=messages,
-            summary=summary,
-            profile=self._read_profile(found, lenient=True),
-            metadata=metadata,
-            instructions=render(
-                summary=summary,
-                traits=traits,
-                metadata=metadata,
-                agent_metadata=agent_metadata,
-            ),
-            dropped=dropped,
-        )
 
     async def save(
         self,
@@ -229,13 +160,13 @@ class Memory(View[ProfileT]):
             usage=parse_usage(usage),
             run_id=str(uuid.uuid4()) if run_id is None else check_id("run_id", run_id),
         )
-        due = self._jobs_due()
+        due = job_names(settings, self.user_id)
         if not settings.full_session_memory and not due:
             return None
         writes: list[Write] = [Append(turn, self._new_header(), due)]
         if run_id is not None:
             # The checkpoint of an open run must not be left behind.
-            writes.append(Delete(Key("checkpoint", turn.key.partition, run_id), ABSENT))
+            writes.append(Expect(Key("checkpoint", turn.key.partition, run_id), ABSENT))
         [result, *_] = await storage.apply(*writes)
         assert result.turn is not None  # noqa: S101 - an Append always has one
         self._shared.jobs.wake(self.session_id, due)
@@ -320,47 +251,6 @@ class Memory(View[ProfileT]):
         return f"Memory(session_id={self.session_id!r}, user_id={self.user_id!r})"
 
     # --- inside ---
-
-    def _jobs_due(self) -> tuple[str, ...]:
-        jobs = [SUMMARY_JOB] if self._settings.summary_memory else []
-        if self._settings.user_analysis_memory and self.user_id is not None:
-            jobs.append(profile_job(self._settings.profile_name))
-        return tuple(jobs)
-
-    def _new_header(self) -> Session:
-        return Session(
-            session_id=self.session_id,
-            user_id=self.user_id,
-            agent_id=self._settings.agent_id,
-            keep_turns=self._settings.full_session_memory,
-        )
-
-
-def _jobs_of(settings: Settings, owned: AsyncExitStack) -> list[Job]:
-    if settings.model is None:
-        return []
-    model = as_model(settings.model)
-    if model is not settings.model and isinstance(model, SupportsClose):
-        owned.push_async_callback(model.aclose)
-    jobs: list[Job] = []
-    if settings.summary_memory:
-        every, prompt = settings.summary_every, settings.summary_prompt
-        jobs.append(SummaryJob(model, every=every, prompt=prompt))
-    if settings.user_analysis_memory:
-        jobs.append(
-            AnalysisJob(
-                model,
-                schema=settings.schema,
-                profile_name=settings.profile_name,
-                mode=settings.user_memory_mode,
-                prompt=settings.analysis_prompt,
-            )
-        )
-    return jobs
-
-
-def _session_id(given: str | None) -> str:
-    return str(uuid.uuid4()) if given is None else check_id("session_id", given)
 
 
 def _log_to_stderr() -> None:

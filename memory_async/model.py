@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import stamina
@@ -89,8 +88,9 @@ def as_model(given: ModelLike) -> Model:
         return _PydanticAI(given)
     if isinstance(given, Model) and not isinstance(given, type):
         return given
-    call = given if inspect.isroutine(given) else getattr(given, "__call__", None)  # noqa: B004
-    if inspect.iscoroutinefunction(call):
+    if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(
+        getattr(type(given), "__call__", None)  # noqa: B004
+    ):
         return _Callable(given)
     raise ConfigurationError(
         f"{given!r} is no model: it needs `async def complete(messages, *, schema=None) -> str`"
@@ -110,12 +110,7 @@ async def ask(
         on=_again, attempts=ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=10.0
     ):
         with attempt:
-            async with _as_model_error():
-                async with asyncio.timeout(CALL_TIMEOUT):
-                    answer = await model.complete(messages, schema=schema)
-                if not isinstance(answer, str):
-                    raise ModelError(f"the model answered a {type(answer).__name__}, not a str")
-                return check(answer)
+            return check(await _complete(model, messages, schema))
     raise AssertionError("unreachable: retry_context returns or raises")
 
 
@@ -145,13 +140,18 @@ def _again(error: Exception) -> bool | float:
     return error.retry_after if error.retry_after <= LONGEST_WAIT else False
 
 
-@asynccontextmanager
-async def _as_model_error() -> AsyncIterator[None]:
+async def _complete(
+    model: Model, messages: list[dict[str, Any]], schema: dict[str, Any] | None
+) -> str:
     try:
-        yield
+        async with asyncio.timeout(CALL_TIMEOUT):
+            answer: object = await model.complete(messages, schema=schema)
     except ModelError:
         raise
     except TimeoutError as error:
         raise ModelError("the model did not answer in time") from error
     except Exception as error:
         raise ModelError(f"the model failed: {error!r}") from error
+    if not isinstance(answer, str):
+        raise ModelError(f"the model answered a {type(answer).__name__}, not a str")
+    return answer

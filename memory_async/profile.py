@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import json
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memory_async.errors import ConfigurationError
 
-__all__ = ["DynamicProfile", "Profile", "known_names", "profile_job", "read_traits"]
+__all__ = [
+    "DynamicProfile",
+    "Profile",
+    "check_schema",
+    "known_names",
+    "profile_job",
+    "profile_of",
+    "read_traits",
+    "validate",
+]
 
 ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
@@ -38,6 +48,12 @@ def profile_job(name: str) -> str:
     return f"profile:{name}"
 
 
+def profile_of(job: str) -> str | None:
+    """The name of the profile that ``job`` keeps; None when it is another kind of job."""
+    name = job.removeprefix("profile:")
+    return None if name == job else name
+
+
 def known_names(schema: type[BaseModel]) -> set[str] | None:
     """The names a schema knows its traits by; None when it takes any."""
     if schema.model_config.get("extra") == "allow":
@@ -46,10 +62,31 @@ def known_names(schema: type[BaseModel]) -> set[str] | None:
     return aliases | set(schema.model_fields)
 
 
+def check_schema(schema: type[BaseModel]) -> None:
+    """`ConfigurationError` when ``schema`` cannot read back what it has written."""
+    for name, each in schema.model_fields.items():
+        if each.validation_alias != each.serialization_alias:
+            raise ConfigurationError(
+                f"{schema.__name__}.{name} is read and written under different names: give it one "
+                "alias=, or none"
+            )
+
+
+def validate(schema: type[ProfileT], traits: dict[str, Any]) -> ProfileT:
+    """``traits``, which are JSON, as an instance of ``schema``; pydantic's `ValidationError`. What
+    must be given but may be null is null when it is not there."""
+    optional = {
+        each.alias or name: None
+        for name, each in schema.model_fields.items()
+        if each.is_required() and type(None) in get_args(each.annotation)
+    }
+    return schema.model_validate_json(json.dumps({**optional, **traits}))
+
+
 def read_traits(schema: type[ProfileT], traits: dict[str, Any], name: str) -> ProfileT:
     """``traits`` as an instance of ``schema``; `ConfigurationError` when they do not fit it."""
     try:
-        return schema.model_validate(traits)
+        return validate(schema, traits)
     except ValidationError as error:
         raise ConfigurationError(
             f"the stored profile {name!r} does not fit {schema.__name__}: {error}. "

@@ -72,10 +72,15 @@ def check_id(what: str, value: object, limit: int = MAX_ID_BYTES) -> str:
     return value
 
 
-def compound_id(outer: str, inner: str) -> str:
-    """An id under ``outer`` that no other outer id shares a prefix with, of bounded length."""
+def compound_prefix(outer: str) -> str:
+    """What every `compound_id` under ``outer`` begins with, and no other does; of fixed length."""
     check_id("an id", outer)
-    return hashlib.sha256(outer.encode()).hexdigest()[:32] + "/" + inner
+    return hashlib.sha256(outer.encode()).hexdigest()[:32] + "/"
+
+
+def compound_id(outer: str, inner: str) -> str:
+    """The id of something that belongs to ``outer``, e.g. a decision to its run."""
+    return compound_prefix(outer) + inner
 
 
 def utc_now() -> datetime:

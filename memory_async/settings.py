@@ -39,6 +39,7 @@ class Settings:
     analysis_prompt: str | None = None
     agent_id: str | None = None
     count_tokens: CountTokens = estimate_tokens
+    lease_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         check_id("profile_name", self.profile_name)
@@ -46,6 +47,10 @@ class Settings:
             check_id("agent_id", self.agent_id)
         check_count("num_last_messages", self.num_last_messages)
         check_count("summary_every", self.summary_every, least=1)
+        if not self.lease_seconds > 0:
+            raise ConfigurationError(
+                f"lease_seconds must be more than 0, not {self.lease_seconds!r}"
+            )
         if self.user_memory_mode not in ("update", "replace"):
             raise ConfigurationError(
                 f'user_memory_mode is "update" or "replace", not {self.user_memory_mode!r}'

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Generic, cast
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, cast
 
 from pydantic import BaseModel
 
+from memory_async.context import Context, choose_history
 from memory_async.errors import ConfigurationError, StorageUnavailableError
 from memory_async.jobs import Jobs
 from memory_async.message import Message
 from memory_async.profile import Profile, read_traits
-from memory_async.records import Cursor, Key, Partition, Session, Turn, UserProfile
-from memory_async.settings import Settings
+from memory_async.records import Cursor, Key, Partition, Session, Turn, UserProfile, check_id
+from memory_async.render import render
+from memory_async.settings import Settings, check_count
 from memory_async.storage.batch import check_owner
-from memory_async.storage.protocol import Storage
-from memory_async.summary import summary_of
+from memory_async.storage.protocol import Snapshot, Storage
+from memory_async.summary import SUMMARY_JOB, summary_of
 from memory_async.usage import add_usage
 
 if TYPE_CHECKING:
@@ -28,9 +33,16 @@ else:
 
     ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
-__all__ = ["ProfileT", "Shared", "View"]
+__all__ = ["INHERIT", "Inherit", "ProfileT", "Shared", "View", "given_or_new_id"]
 
 logger = logging.getLogger("memory_async")
+
+
+class Inherit(Enum):
+    INHERIT = "inherit"
+
+
+INHERIT: Final = Inherit.INHERIT
 
 
 class Shared:
@@ -50,9 +62,26 @@ class View(Generic[ProfileT]):
     user_id: str | None
     _settings: Settings
     _shared: Shared
+    _root: bool
     _named: bool  # a session_id was given
     _anonymous: bool  # user_id=None was given to bind
     _bound_elsewhere: bool
+
+    async def load(
+        self,
+        *,
+        last: int | None = None,
+        max_tokens: float | None = None,
+        agent_metadata: Mapping[str, Any] | None = None,
+    ) -> Context[ProfileT]:
+        """What the load flags say to bring into the next run, in one read.
+
+        ``last`` (turns) stands in for ``num_last_messages``; ``max_tokens`` bounds the history, the
+        oldest whole turns are dropped. Turns the summary has not taken are always in the history.
+        """
+        check_count("last", last)
+        snapshot = await self._snapshot(last)
+        return self._context(snapshot, max_tokens=max_tokens, agent_metadata=agent_metadata)
 
     # --- readers: a missing session reads as None or empty, and is not created ---
 
@@ -123,6 +152,72 @@ class View(Generic[ProfileT]):
 
     # --- inside ---
 
+    def _view(
+        self,
+        session_id: str | None | Literal[Inherit.INHERIT],
+        user_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
+    ) -> Self:
+        view = object.__new__(type(self))
+        view._settings, view._shared = self._settings, self._shared
+        view._root, view._bound_elsewhere, view._named = False, False, True
+        if session_id is INHERIT:
+            view.session_id = self.session_id
+        else:
+            view.session_id = given_or_new_id(session_id)
+        if user_id is INHERIT:
+            view.user_id, view._anonymous = self.user_id, self._anonymous
+        else:
+            view.user_id = None if user_id is None else check_id("user_id", user_id)
+            view._anonymous = user_id is None
+        return view
+
+    async def _snapshot(self, last: int | None = None) -> Snapshot:
+        storage, settings = self._use(), self._settings
+        bound = settings.num_last_messages if last is None else last
+        snapshot = await storage.snapshot(
+            self.session_id,
+            self.user_id if settings.load_profile else None,
+            last=bound if settings.load_full else 0,
+            since=SUMMARY_JOB if settings.load_summary else None,
+            profile=settings.profile_name,
+        )
+        if snapshot.session is not None:
+            check_owner(self.session_id, snapshot.session.user_id, self.user_id)
+        return snapshot
+
+    def _context(
+        self,
+        snapshot: Snapshot,
+        *,
+        max_tokens: float | None = None,
+        agent_metadata: Mapping[str, Any] | None = None,
+    ) -> Context[ProfileT]:
+        session, turns, found = snapshot
+        settings = self._settings
+        summary = summary_of(session) if settings.load_summary else None
+        traits = found.traits if found is not None else {}
+        metadata = session.metadata if session is not None else {}
+        messages, dropped = choose_history(
+            turns,
+            feed_tools=settings.feed_tool_call_results,
+            max_tokens=max_tokens,
+            count_tokens=settings.count_tokens,
+        )
+        logger.debug("loaded session %r: %d turns", self.session_id, len(turns))
+        return Context(
+            messages=messages,
+            summary=summary,
+            profile=self._read_profile(found, lenient=True),
+            metadata=metadata,
+            instructions=render(
+                summary=summary,
+                traits=traits,
+                metadata=metadata,
+                agent_metadata=agent_metadata,
+            ),
+            dropped=dropped,
+        )
+
     def _use(self) -> Storage:
         """The storage, after checking that this view may be used."""
         if self._shared.closed:
@@ -158,3 +253,7 @@ class View(Generic[ProfileT]):
             logger.warning("loaded without a profile object: %s", error)
             return None
         return cast("ProfileT", profile)
+
+
+def given_or_new_id(given: str | None) -> str:
+    return str(uuid.uuid4()) if given is None else check_id("session_id", given)

@@ -29,8 +29,10 @@ from memory_async.storage.protocol import (
     Condition,
     Delete,
     Drop,
+    Expect,
     Put,
     Trim,
+    When,
     Write,
 )
 
@@ -60,7 +62,7 @@ class AdvanceOp(NamedTuple):
     created_at: int | None
 
 
-Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Drop | Trim
+Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Expect | Drop | Trim
 
 
 class Batch(NamedTuple):
@@ -93,7 +95,9 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
     ):
         raise ConfigurationError("a batch that deletes a session writes nothing to its log")
     drops = [write for write in writes if isinstance(write, Drop)]
-    if any(_drops(drop, put.record.key) for drop in drops for put in writes if isinstance(put, Put)):
+    if any(
+        _drops(drop, put.record.key) for drop in drops for put in writes if isinstance(put, Put)
+    ):
         raise ConfigurationError("a batch puts nothing that it drops: apply those writes apart")
     ops = tuple(_encode(write, max_payload_bytes) for write in writes)
     append = next((op for op in ops if isinstance(op, AppendOp)), None)
@@ -131,11 +135,14 @@ def must_advance(op: AdvanceOp, cursor: int | None, last_seq: int, created_at: i
         raise ConflictError(f"job {op.job!r} of session {op.session_id!r} has moved or is gone")
 
 
-def must_delete(key: Key, stored: str | None, when: Condition) -> bool:
-    """Whether a `Delete` has anything to do; `ConflictError` when its condition fails."""
-    if when is not ALWAYS and stored != (None if when is ABSENT else when):
-        raise ConflictError(f"{key} exists" if when is ABSENT else f"{key} has changed or is gone")
-    return stored is not None
+def must_delete(op: Delete | Expect, stored: str | None) -> bool:
+    """Whether a `Delete` has anything to do; `ConflictError` when its condition, or that of an
+    `Expect`, fails."""
+    if op.when is ABSENT and stored is not None:
+        raise ConflictError(f"{op.key} exists")
+    if isinstance(op.when, str) and stored != op.when:
+        raise ConflictError(f"{op.key} has changed or is gone")
+    return stored is not None and isinstance(op, Delete)
 
 
 def _partition(write: Write) -> Partition:
@@ -144,7 +151,7 @@ def _partition(write: Write) -> Partition:
             return session.key.partition
         case Put(record=record):
             return record.key.partition
-        case Delete(key=key):
+        case Delete(key=key) | Expect(key=key):
             return key.partition
         case Drop(partition=partition):
             return partition
@@ -158,7 +165,7 @@ def _target(write: Write) -> object:
     match write:
         case Put(record=record):
             return record.key
-        case Delete(key=key):
+        case Delete(key=key) | Expect(key=key):
             return key
         case Advance(job=job):
             return job
@@ -218,7 +225,9 @@ def _encode(write: Write, limit: int) -> Op:
             if prefix:
                 check_id("a prefix", prefix, MAX_KEY_BYTES)
             return write
-        case Delete(key=key):
+        case Delete(when=When.ABSENT) | Expect(when=When.ALWAYS) | Expect(key=Key(kind="turn")):
+            raise ConfigurationError(f"this write can do nothing: {write!r}")
+        case Delete(key=key) | Expect(key=key):
             key.check()
             return write
         case Trim():

@@ -206,7 +206,7 @@ class Driver(ABC):
             if len(rows) < query.limit or len(good) == len(rows):
                 return found
             # Whoever pages must not take a page of corrupt rows for the end.
-            query = query._replace(before=_place(rows[-1]), limit=query.limit - len(good))
+            query = query._replace(before=place_of(rows[-1]), limit=query.limit - len(good))
 
     async def history(
         self,
@@ -352,7 +352,8 @@ class Driver(ABC):
         logger.error("skipped a corrupt row: %s", error)
 
 
-def _place(row: SessionRow | RecordRow) -> tuple[int, str, str]:
+def place_of(row: SessionRow | RecordRow) -> tuple[int, str, str]:
+    """Where a row stands in a listing."""
     if isinstance(row, SessionRow):
         return row.created_at, row.session_id, str(Partition("session", row.session_id))
     return row.created_at, row.id, row.partition

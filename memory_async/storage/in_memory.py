@@ -21,8 +21,8 @@ from memory_async.storage.batch import (
     must_delete,
     must_put,
 )
-from memory_async.storage.driver import Applied, Driver, Query, Span, View
-from memory_async.storage.protocol import Delete, Drop, Trim
+from memory_async.storage.driver import Applied, Driver, Query, Span, View, place_of
+from memory_async.storage.protocol import Delete, Drop, Expect, Trim
 
 __all__ = ["InMemoryStorage"]
 
@@ -115,9 +115,9 @@ class InMemoryStorage(Driver):
                 log = self._logs.get(header.session_id)
                 name = f"session {header.session_id!r}"
                 return must_put(name, log.header.version if log else None, header.version, when)
-            case Delete(key=key, when=when):
-                found = self._row(key)
-                return must_delete(key, found and found.version, when)
+            case Delete() | Expect():
+                found = self._row(op.key)
+                return must_delete(op, found and found.version)
             case AdvanceOp():
                 log = self._logs.get(op.session_id)
                 if log is None or op.job not in log.header.jobs:
@@ -168,14 +168,15 @@ class InMemoryStorage(Driver):
             updated_at=max(header.updated_at, op.turn.created_at),
             jobs={**dict.fromkeys(op.due, (0, None)), **header.jobs},
         )
-        self._logs[header.session_id] = self._logs.pop(header.session_id)
 
     def _log_of(self, header: SessionRow) -> _Log:
-        if header.session_id not in self._logs:
+        log = self._logs.pop(header.session_id, None)
+        if log is None:
             if self._max_sessions is not None and len(self._logs) >= self._max_sessions:
                 self._drop(Partition("session", next(iter(self._logs))), None, None)
-            self._logs[header.session_id] = _Log(header)
-        return self._logs[header.session_id]
+            log = _Log(header)
+        self._logs[header.session_id] = log
+        return log
 
     def _drop(self, partition: Partition, kind: Kind | None, prefix: str | None) -> bool:
         rows = self._records.get(str(partition), {})
@@ -213,7 +214,7 @@ class InMemoryStorage(Driver):
             parts = self._records.values()
             rows = [row for part in parts for row in part.values() if row.kind == query.kind]
         rows = [row for row in rows if _matches(row, query)]
-        return sorted(rows, key=_place, reverse=True)[: query.limit]
+        return sorted(rows, key=place_of, reverse=True)[: query.limit]
 
     async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
         log = self._logs.get(session_id)
@@ -238,14 +239,8 @@ class InMemoryStorage(Driver):
         return View(log.header, log.turns[max(start, log.header.trimmed) :], row)
 
 
-def _place(row: SessionRow | RecordRow) -> tuple[int, str, str]:
-    if isinstance(row, SessionRow):
-        return row.created_at, row.session_id, str(Partition("session", row.session_id))
-    return row.created_at, row.id, row.partition
-
-
 def _matches(row: SessionRow | RecordRow, query: Query) -> bool:
-    place = _place(row)
+    place = place_of(row)
     if isinstance(row, SessionRow):
         through = row.jobs.get(query.lagging or "", (row.last_seq, None))[0]
         fits = not query.tags and query.status is None

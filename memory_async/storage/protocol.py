@@ -32,6 +32,7 @@ __all__ = [
     "Condition",
     "Delete",
     "Drop",
+    "Expect",
     "Put",
     "Result",
     "Snapshot",
@@ -102,11 +103,19 @@ class Advance:
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Delete one record, if it is there. With a version as ``when``, a record that is missing or
-    has another version is a `ConflictError`; with `ABSENT`, one that is there: a batch that must
-    not meet a record says so this way. A session header takes its log along."""
+    has another version is a `ConflictError`. A session header takes its log along."""
 
     key: Key
     when: Condition = ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Write nothing, but let the batch be a `ConflictError` unless the record at ``key`` has the
+    version ``when``, or is not there (`ABSENT`)."""
+
+    key: Key
+    when: Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,7 @@ class Trim:
     through: int | None = None
 
 
-Write: TypeAlias = Append | Put | Advance | Delete | Drop | Trim
+Write: TypeAlias = Append | Put | Advance | Delete | Expect | Drop | Trim
 
 
 class Result(NamedTuple):

@@ -11,14 +11,21 @@ from pydantic import BaseModel
 from memory_async import memory
 from memory_async.context import Context, CountTokens, estimate_tokens
 from memory_async.jobs import JobQueue, OnJobError
-from memory_async.memory import INHERIT, Inherit
 from memory_async.message import Message, MessagesLike
 from memory_async.model import ModelLike
-from memory_async.records import Cursor, Session, Turn
+from memory_async.records import (
+    Checkpoint,
+    CheckpointStatus,
+    Cursor,
+    Decision,
+    Session,
+    Turn,
+)
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
+from memory_async.sync.run import RunBlock
 from memory_async.sync.storage import Storage
-from memory_async.view import ProfileT
+from memory_async.view import INHERIT, Inherit, ProfileT
 
 __all__ = ["Jobs", "Memory"]
 
@@ -58,6 +65,7 @@ class Memory(Generic[ProfileT]):
         on_job_error: OnJobError | None = None,
         job_queue: JobQueue | None = None,
         max_jobs: int = 4,
+        lease_seconds: float = 60.0,
         debug: bool = False,
     ) -> None:
         self._owns_storage = not isinstance(storage, Storage)
@@ -88,6 +96,7 @@ class Memory(Generic[ProfileT]):
             on_job_error=on_job_error,
             job_queue=job_queue,
             max_jobs=max_jobs,
+            lease_seconds=lease_seconds,
             debug=debug,
         )
         self._storage._memories.add(self._memory)
@@ -135,6 +144,38 @@ class Memory(Generic[ProfileT]):
         usage: Mapping[str, Any] | BaseModel | None = None,
     ) -> Turn | None:
         return self._portal.call(self._memory.save, messages, run_id=run_id, usage=usage)
+
+    def run(self, input: MessagesLike | str, *, run_id: str | None = None) -> RunBlock[ProfileT]:
+        return RunBlock(self._memory.run(input, run_id=run_id), self._portal)
+
+    def resume(self, run_id: str, *, require_decisions: bool = True) -> RunBlock[ProfileT]:
+        block = self._memory.resume(run_id, require_decisions=require_decisions)
+        return RunBlock(block, self._portal)
+
+    def checkpoints(
+        self, *, status: CheckpointStatus | None = None, limit: int = 100
+    ) -> list[Checkpoint]:
+        return self._portal.call(self._memory.checkpoints, status=status, limit=limit)
+
+    def decide(
+        self,
+        run_id: str,
+        requirement_id: str,
+        *,
+        approved: bool | None = None,
+        value: Any = None,
+        by: str | None = None,
+        note: str | None = None,
+    ) -> Decision:
+        return self._portal.call(
+            self._memory.decide,
+            run_id,
+            requirement_id,
+            approved=approved,
+            value=value,
+            by=by,
+            note=note,
+        )
 
     def messages(self, *, last: int | None = None) -> list[Message]:
         return self._portal.call(self._memory.messages, last=last)

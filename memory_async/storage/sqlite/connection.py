@@ -7,6 +7,7 @@ transaction and its fsync, each in a savepoint of its own.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sqlite3
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 from memory_async.errors import SchemaTooNewError, StorageUnavailableError
@@ -62,6 +64,8 @@ class Writer(sqlite3.Connection):
         self._waiting = waiting
         try:
             self._use_wal(time.monotonic() + busy_timeout)
+            if path != ":memory:":
+                _take_inherited_locks(path)
             self.execute(f"PRAGMA synchronous = {durability}")
             self.execute("PRAGMA foreign_keys = ON")
             self._migrate(path)
@@ -141,6 +145,31 @@ class Writer(sqlite3.Connection):
                 self.execute("ROLLBACK TO batch")
             self.execute("RELEASE batch")
         self.execute("COMMIT")
+
+
+_opened_by: dict[tuple[int, int], int] = {}  # the process that opened a file, by its inode
+
+
+def _take_inherited_locks(path: str) -> None:
+    # SQLite counts the connections of a parent process as this one's, and their locks as held,
+    # which a fork does not inherit: once the parent is gone, the next process to open or close the
+    # file would take WAL and shared memory away. So these locks are taken, until the process ends:
+    # closing a descriptor would drop the locks of all others on its file.
+    stat, pid = Path(path).stat(), os.getpid()
+    inode = stat.st_dev, stat.st_ino
+    if _opened_by.get(inode, pid) != pid:
+        import fcntl
+
+        try:
+            for name, start, length in ((path, 0x40000002, 510), (f"{path}-shm", 128, 1)):
+                descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"{path} was open when this process was forked, and closed by its parent since: "
+                "open it only after forking, or start processes by spawn"
+            ) from error
+    _opened_by[inode] = pid
 
 
 def _migrations() -> Iterator[tuple[int, str]]:

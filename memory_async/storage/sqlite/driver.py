@@ -184,10 +184,24 @@ async def _connect(path: str, factory: Any) -> aiosqlite.Connection:
     # aiosqlite's worker inherits whether it is a daemon. Started from an ordinary thread it would
     # keep an interpreter alive whose user forgot close(); nothing that returned is lost this way.
     made: list[aiosqlite.Connection] = []
+    failed: list[Exception] = []
+
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        try:
+            return factory(*args, **kwargs)  # type: ignore[no-any-return]
+        except Exception as error:  # noqa: BLE001 - raised below
+            # aiosqlite does not wait for the worker of a connection that failed; of this it does.
+            failed.append(error)
+            return sqlite3.Connection(":memory:", check_same_thread=False)
+
     thread = threading.Thread(
-        target=lambda: made.append(aiosqlite.connect(path, factory=factory)),
+        target=lambda: made.append(aiosqlite.connect(path, factory=connect)),
         daemon=True,
     )
     thread.start()
     thread.join()
-    return await made[0]
+    connection = await made[0]
+    if failed:
+        await connection.close()
+        raise failed[0]
+    return connection

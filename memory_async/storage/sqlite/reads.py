@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
-from memory_async.records import Key
+from memory_async.records import MAX_KEY_BYTES, Key
 from memory_async.storage.driver import Query, Span, View
 
 Row: TypeAlias = tuple[Any, ...]
@@ -116,7 +116,10 @@ def find(namespace: str, query: Query, now: int) -> Statement:
             "r.record_id",
             "r.partition",
         )
-        conditions = ["r.namespace = :namespace", "r.kind = :kind", _LIVE]
+        # Tags are few among many, but the planner would rather walk everything of the kind: "+".
+        by_tag = query.tags and not (query.partition or query.id or query.user_id or query.status)
+        plus = "+" if by_tag else ""
+        conditions = [f"{plus}r.namespace = :namespace", f"{plus}r.kind = :kind", _LIVE]
         given |= {"kind": query.kind, "now": now}
         if query.lagging is not None:
             conditions.append("0")  # only sessions lag
@@ -138,8 +141,9 @@ def find(namespace: str, query: Query, now: int) -> Statement:
         conditions.append(f"{id} = :id")
         given["id"] = query.id
     if query.prefix is not None:
-        conditions.append(f"{id} >= :prefix AND substr({id}, 1, length(:prefix)) = :prefix")
+        conditions.append(f"{id} BETWEEN :prefix AND :prefix_end")
         given["prefix"] = query.prefix
+        given["prefix_end"] = query.prefix + "\U0010ffff" * MAX_KEY_BYTES
     if query.user_id is not None:
         conditions.append(f"{letter}.user_id = :user_id")
         given["user_id"] = query.user_id

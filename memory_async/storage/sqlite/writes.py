@@ -21,7 +21,7 @@ from memory_async.storage.batch import (
     must_put,
 )
 from memory_async.storage.driver import Applied
-from memory_async.storage.protocol import Delete, Drop, Trim
+from memory_async.storage.protocol import Delete, Drop, Expect, Trim
 
 HEADER = """
 SELECT id, user_id, version, last_seq, trimmed FROM memory_sessions
@@ -150,9 +150,9 @@ def _check(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
         case PutSessionOp(row=header, when=when):
             stored = _version(db, namespace, "session", header.session_id, "")
             return must_put(f"session {header.session_id!r}", stored, header.version, when)
-        case Delete(key=key, when=when):
+        case Delete(key=key) | Expect(key=key):
             stored = _version(db, namespace, key.kind, key.id, str(key.partition))
-            return must_delete(key, stored, when)
+            return must_delete(op, stored)
         case AdvanceOp():
             row = db.execute(CURSOR, (namespace, op.session_id, op.job)).fetchone()
             must_advance(op, *(row or (None, 0, 0)))

@@ -1,0 +1,158 @@
+"""Runs that are not done: finding them, and deciding what they wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memory_async.claim import clear_run
+from memory_async.errors import (
+    ConfigurationError,
+    ConflictError,
+    RunAlreadyCompletedError,
+    RunNotFoundError,
+)
+from memory_async.records import (
+    Checkpoint,
+    Decision,
+    Key,
+    Partition,
+    Requirement,
+    Session,
+    Turn,
+    check_id,
+    compound_prefix,
+)
+from memory_async.storage.protocol import ABSENT, Expect, Put, Storage
+
+__all__ = ["decide", "decisions_of", "discard", "find_run"]
+
+
+async def find_run(
+    storage: Storage,
+    run_id: str,
+    *,
+    user_id: str | None = None,
+    session_id: str | None = None,
+) -> Checkpoint:
+    """The open run ``run_id``: of the session, else of the user in any session; with neither, of
+    anybody. `RunAlreadyCompletedError` when it is in a log, else `RunNotFoundError`."""
+    check_id("run_id", run_id)
+    if session_id is not None:
+        found = await storage.get(Key("checkpoint", Partition("session", session_id), run_id))
+        if isinstance(found, Checkpoint) and found.user_id == user_id:
+            return found
+    if session_id is None or user_id is not None:
+        open_runs = await storage.find("checkpoint", id=run_id, user_id=user_id, limit=2)
+        if len(open_runs) > 1:
+            raise ConfigurationError(
+                f"several sessions have an open run {run_id!r}: bind the session it belongs to"
+            )
+        for run in open_runs:
+            if isinstance(run, Checkpoint):
+                return run
+    if turn := await _completed(storage, run_id, user_id, session_id):
+        raise RunAlreadyCompletedError(f"run {run_id!r} is completed", turn)
+    raise RunNotFoundError(f"there is no run {run_id!r} here")
+
+
+async def _completed(
+    storage: Storage, run_id: str, user_id: str | None, session_id: str | None
+) -> Turn | None:
+    """The turn a run left in the session, else in any session of the user, newest first."""
+    if session_id is not None and (turn := await _turn(storage, session_id, run_id)):
+        return turn if turn.user_id == user_id else None
+    if user_id is None:
+        return None
+    before = None
+    while page := await storage.find("session", user_id=user_id, before=before, limit=500):
+        for session in page:
+            if isinstance(session, Session):
+                if turn := await _turn(storage, session.session_id, run_id):
+                    return turn
+        before = page[-1].cursor
+    return None
+
+
+async def _turn(storage: Storage, session_id: str, run_id: str) -> Turn | None:
+    found = await storage.get(Key("turn", Partition("session", session_id), run_id))
+    return found if isinstance(found, Turn) else None
+
+
+async def decisions_of(storage: Storage, run: Checkpoint) -> dict[str, Decision]:
+    """The decisions made so far, by requirement id."""
+    found = await storage.find(
+        "decision", run.key.partition, prefix=compound_prefix(run.run_id), limit=10_000
+    )
+    return {each.requirement_id: each for each in found if isinstance(each, Decision)}
+
+
+async def decide(
+    storage: Storage,
+    run: Checkpoint,
+    requirement_id: str,
+    *,
+    approved: bool | None,
+    value: Any,
+    by: str | None,
+    note: str | None,
+) -> Decision:
+    """Store a human's answer. The same answer again changes nothing; another one is a
+    `ConflictError`, and the first stays."""
+    waiting = {each.id: each for each in run.requirements}
+    if requirement_id not in waiting:
+        names = ", ".join(map(repr, waiting)) or "nothing"
+        raise RunNotFoundError(f"run {run.run_id!r} waits for {names}, not for {requirement_id!r}")
+    _check_answer(waiting[requirement_id], approved, value)
+    decision = Decision(
+        session_id=run.session_id,
+        run_id=run.run_id,
+        requirement_id=requirement_id,
+        approved=approved,
+        value=value,
+        by=by,
+        note=note,
+    )
+    while True:
+        try:
+            # The run must still be there: a decision of a forgotten user must not outlive it.
+            await storage.apply(Expect(run.key, run.version), Put(decision, ABSENT))
+        except ConflictError:
+            made = await storage.get(decision.key)
+            if isinstance(made, Decision):
+                if (made.approved, made.value) == (approved, value):
+                    return made
+                raise ConflictError(
+                    f"{requirement_id!r} of run {run.run_id!r} was decided by "
+                    f"{made.by or 'somebody'} at {made.created_at.isoformat()}: "
+                    f"approved={made.approved}, value={made.value!r}"
+                ) from None
+            stored = await storage.get(run.key)
+            if not isinstance(stored, Checkpoint):
+                raise RunNotFoundError(f"run {run.run_id!r} has ended meanwhile") from None
+            run = stored
+        else:
+            return decision
+
+
+async def discard(storage: Storage, run: Checkpoint) -> None:
+    """Take an open run away with its decisions. A worker that is at it gets a `LeaseLostError`."""
+    while True:
+        try:
+            await storage.apply(*clear_run(run, run.version))
+        except ConflictError:
+            stored = await storage.get(run.key)
+            if not isinstance(stored, Checkpoint):
+                return
+            run = stored
+        else:
+            return
+
+
+def _check_answer(requirement: Requirement, approved: bool | None, value: Any) -> None:
+    if requirement.kind == "approval":
+        if not isinstance(approved, bool):
+            raise ConfigurationError(f"{requirement.id!r} waits for approved=True or False")
+    elif value is None and approved is not False:
+        raise ConfigurationError(
+            f"{requirement.id!r} ({requirement.kind}) waits for a value= (or approved=False)"
+        )
