@@ -66,9 +66,9 @@ async def _completed(
     before = None
     while page := await storage.find("session", user_id=user_id, before=before, limit=500):
         for session in page:
-            if isinstance(session, Session):
-                if turn := await _turn(storage, session.session_id, run_id):
-                    return turn
+            assert isinstance(session, Session)  # noqa: S101 - what was asked for
+            if turn := await _turn(storage, session.session_id, run_id):
+                return turn
         before = page[-1].cursor
     return None
 

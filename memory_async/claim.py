@@ -55,7 +55,7 @@ class Claim:
     async def open(
         cls, storage: Storage, checkpoint: Checkpoint, seconds: float, *first: Write
     ) -> Self:
-        """Begin a run: ``first``, checkpoint and lease in one write. `ConflictError` if it exists."""
+        """Begin a run: ``first``, checkpoint and lease in one write. `ConflictError` if known."""
         lease = await _new_lease(storage, checkpoint, seconds)
         await storage.apply(*first, Put(checkpoint, ABSENT), Put(lease, ALWAYS))
         return cls(storage, checkpoint, lease, seconds)

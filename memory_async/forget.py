@@ -1,4 +1,4 @@
-"""Forgetting a user: marked first, so that a crash can be finished and no job brings the user back."""
+"""Forgetting a user: marked first, so that a crash can be finished, and no job brings them back."""
 
 from __future__ import annotations
 

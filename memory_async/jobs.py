@@ -52,7 +52,8 @@ class Jobs:
     """The jobs of one `Memory`, one at a time per session and kind.
 
     ``queued`` and ``running`` count jobs of this process, ``done`` and ``failed`` those that have
-    ended, ``lag`` the turns known here that some job has not taken yet.
+    ended (not those that found nothing to do), ``lag`` the turns known here that some job has not
+    taken yet.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Jobs:
         self._loop = loop
         self._slots = asyncio.Semaphore(self._concurrency)
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._again: dict[tuple[str, str], bool] = {}  # run once more, with rests or not
+        self._wanted: dict[tuple[str, str], bool] = {}  # to be run, with rests or not
         self._behind: dict[tuple[str, str], int] = {}
         self.running = self.done = self.failed = 0
 
@@ -97,22 +98,24 @@ class Jobs:
                 self._behind[session_id, name] = self._behind.get((session_id, name), 0) + 1
                 self._start(session_id, name, rest=False)
 
-    async def run(self, name: str, session_id: str, *, rest: bool = True) -> None:
+    async def run(self, name: str, session_id: str, *, rest: bool = True) -> bool:
         """Bring one job of one session up to date, here and now; with ``rest`` also the turns it
-        would still wait for. Raises what fails (`ModelError`, `StorageError`)."""
+        would still wait for. Whether there were any. Raises what fails (`ModelError`,
+        `StorageError`)."""
         job, key = self._jobs[name], (session_id, name)
-        stuck = 0
+        stuck, found = 0, False
         while True:
             session = await self._storage.get(_header(session_id))
             if not isinstance(session, Session) or name not in session.jobs:
                 self._behind.pop(key, None)
-                return
+                return found
             through = session.jobs[name].through
             self._behind[key] = session.last_seq - through
             if not self._behind[key]:
                 del self._behind[key]
             if session.last_seq - through < (1 if rest else job.every):
-                return
+                return found
+            found = True
             turns = await self._storage.history(session_id, after=through, limit=MAX_TURNS)
             try:
                 if turns:
@@ -127,7 +130,7 @@ class Jobs:
             stuck = 0
             if not more:
                 self._behind.pop(key, None)
-                return
+                return found
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Bring every session this process has saved to up to date, rests included. False when that
@@ -195,43 +198,43 @@ class Jobs:
             self._begin(loop)
 
     def _start(self, session_id: str, name: str, *, rest: bool) -> None:
-        key = (session_id, name)
         if self._closed:
             return
-        if key in self._tasks:
-            # The one that runs looks again when it is through: twenty turns, one more call.
-            self._again[key] = rest or self._again.get(key, False)
-            return
-        task = asyncio.create_task(self._work(key, rest), name=f"{name} of {session_id}")
-        self._tasks[key] = task
-        task.add_done_callback(functools.partial(self._ended, key))
+        key = (session_id, name)
+        # One that runs looks again when it is through: twenty turns, one more call.
+        self._wanted[key] = rest or self._wanted.get(key, False)
+        if key not in self._tasks:
+            task = asyncio.create_task(self._work(key), name=f"{name} of {session_id}")
+            self._tasks[key] = task
+            task.add_done_callback(functools.partial(self._ended, key))
 
-    async def _work(self, key: tuple[str, str], rest: bool) -> None:
+    async def _work(self, key: tuple[str, str]) -> None:
         try:
-            again: bool | None = rest
-            while again is not None:
+            while key in self._wanted:
                 async with self._slots:
-                    self.running += 1
-                    try:
-                        if self._queue is not None and not again:
-                            await self._hand_over(self._queue, key)
-                        else:
-                            await self.run(key[1], key[0], rest=again)
-                            self.done += 1
-                    except Exception as error:  # noqa: BLE001 - reported
-                        self.failed += 1
-                        await self._report(key, error)
-                    finally:
-                        self.running -= 1
-                again = self._again.pop(key, None)
+                    await self._work_once(key, self._wanted.pop(key))
         finally:
-            self._again.pop(key, None)
+            self._wanted.pop(key, None)
             del self._tasks[key]
 
     def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         if self._tasks.get(key) is task:  # cancelled before it began
-            self._again.pop(key, None)
+            self._wanted.pop(key, None)
             del self._tasks[key]
+
+    async def _work_once(self, key: tuple[str, str], rest: bool) -> None:
+        self.running += 1
+        try:
+            if self._queue is not None and not rest:
+                await self._hand_over(self._queue, key)
+            else:
+                found = await self.run(key[1], key[0], rest=rest)
+                self.done += found
+        except Exception as error:  # noqa: BLE001 - reported
+            self.failed += 1
+            await self._report(key, error)
+        finally:
+            self.running -= 1
 
     async def _hand_over(self, queue: JobQueue, key: tuple[str, str]) -> None:
         turns = self._behind.get(key, 0)

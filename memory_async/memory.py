@@ -144,7 +144,7 @@ class Memory(Runs[ProfileT]):
         run_id: str | None = None,
         usage: Mapping[str, Any] | BaseModel | None = None,
     ) -> Turn | None:
-        """Save one finished turn; it is durable when this returns. Jobs start, nobody waits for them.
+        """Save one finished turn; it is durable when this returns. Jobs start, nobody waits.
 
         ``run_id`` makes it safe to repeat: the same run is stored once, and comes back as stored.
         None when the flags persist nothing. `PayloadError` for what is no message, cannot be stored
@@ -198,8 +198,8 @@ class Memory(Runs[ProfileT]):
         return session is not None and await delete_session(self._use(), session)
 
     async def forget_user(self) -> None:
-        """Drop everything of the user: sessions, turns, profiles, open runs. Safe to repeat; a later
-        `save` starts anew."""
+        """Drop everything of the user: sessions, turns, profiles, open runs. Safe to repeat; a
+        later         `save` starts anew."""
         if self.user_id is None:
             raise ConfigurationError("nobody to forget: bind(user_id=...) first")
         await forget_user(self._use(), self.user_id, self._settings.profile_name)

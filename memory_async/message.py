@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import (
     AwareDatetime,
@@ -55,10 +55,10 @@ class Message(BaseModel):
             return value
         if isinstance(value, Mapping):
             return cls._of_dict(dict(value))
-        dump = getattr(value, "model_dump", None)
-        if callable(dump) and not isinstance(value, type):
+        if hasattr(value, "model_dump") and not isinstance(value, type):
             # SDK objects carry every optional field as None; the chat API wants them left out.
-            return cls._of_dict({k: v for k, v in dump().items() if v is not None})
+            dumped = cast("BaseModel", value).model_dump()
+            return cls._of_dict({k: v for k, v in dumped.items() if v is not None})
         raise PayloadError(f"{type(value).__name__} is no message: {_SHAPE}")
 
     @classmethod

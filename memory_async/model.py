@@ -84,7 +84,7 @@ def as_model(given: ModelLike) -> Model:
         from memory_async.chat_completions import OpenAIModel
 
         return OpenAIModel(name)
-    if any(each.__module__.startswith("pydantic_ai.models") for each in type(given).__mro__):
+    if any(each.__module__.startswith("pydantic_ai.models") for each in _classes(given)):
         return _PydanticAI(given)
     if isinstance(given, Model) and not isinstance(given, type):
         return given
@@ -126,6 +126,10 @@ def complete_json(answer: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f"the model answered JSON that is no object: {answer[:200]!r}")
     return data
+
+
+def _classes(value: object) -> tuple[type, ...]:
+    return type(value).__mro__
 
 
 def _no_constant(name: str) -> None:

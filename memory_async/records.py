@@ -144,7 +144,8 @@ class Cursor(NamedTuple):
 
 
 class JobState(NamedTuple):
-    """A background job's place in a session: turns up to ``through`` are taken, giving ``value``."""
+    """A background job's place in a session: turns up to ``through`` are taken, giving
+    ``value``."""
 
     through: int
     value: Any = None
@@ -310,8 +311,8 @@ class Decision(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserProfile(Record):
-    """What is known of a user. ``applied`` says up to which turn of each session (its id and when it
-    began, in µs: ``"s1 1700000000000000"``) it was learned.
+    """What is known of a user. ``applied`` says up to which turn of each session (its id and when
+    it began, in µs: ``"s1 1700000000000000"``) it was learned.
 
     A forgotten user's profile is a tombstone: no traits, ``forgotten_at`` set; while the forgetting
     goes on, ``forgetting`` names the sessions still to be dropped (id to ``created_at``, in µs).

@@ -1,4 +1,4 @@
-"""The blocks that carry memory into a prompt: stable bytes, and text that cannot close its block."""
+"""The blocks that carry memory into a prompt: stable bytes, text that cannot close its block."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _lines(values: Mapping[str, Any] | None) -> str:
     lines = []
     for name in sorted(values or {}):
         value = (values or {})[name]
-        if value is None or value == [] or value == {} or value == "":
+        if value is None or value in ([], {}, ""):
             continue
         plain = isinstance(value, str) and "\n" not in value
         text = (

@@ -123,7 +123,7 @@ class Runs(View[ProfileT]):
             missing = [each.id for each in kept.requirements if each.id not in decisions]
             if missing and require_decisions:
                 raise DecisionMissingError(
-                    f"run {run_id!r} still waits for {', '.join(map(repr, missing))}: decide() first"
+                    f"run {run_id!r} waits for {', '.join(map(repr, missing))}: decide() first"
                 )
             context = await self._view(kept.session_id).load()
             try:

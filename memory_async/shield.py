@@ -26,7 +26,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
             if task.cancelled():
                 raise
             cancelled = error
-        except BaseException:
+        except BaseException:  # noqa: BLE001
             break  # the work's own failure: raised below
     if cancelled is not None:
         if not task.cancelled():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, cast
+
+from pydantic import BaseModel
 
 from memory_async.errors import PayloadError
 
@@ -17,8 +19,8 @@ def parse_usage(usage: object) -> dict[str, Any] | None:
         return None
     if isinstance(usage, Mapping):
         return dict(usage)
-    if callable(dump := getattr(usage, "model_dump", None)):
-        return dict(dump())
+    if hasattr(usage, "model_dump") and not isinstance(usage, type):
+        return cast("BaseModel", usage).model_dump()
     if is_dataclass(usage) and not isinstance(usage, type):
         return asdict(usage)
     raise PayloadError(

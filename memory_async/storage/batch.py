@@ -75,7 +75,7 @@ class Batch(NamedTuple):
 
 
 def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
-    """Check and encode ``writes``; raises `PayloadError` or `ConfigurationError`, writes nothing."""
+    """Check and encode ``writes``; raises `PayloadError`, `ConfigurationError`, writes nothing."""
     if not writes:
         raise ConfigurationError("apply() needs at least one write")
     partitions = {_partition(write) for write in writes}

@@ -40,7 +40,8 @@ def open_storage(url: str) -> Storage:
     scheme, _, rest = url.partition("://")
     if scheme not in DRIVERS:
         raise ConfigurationError(
-            f"no driver for {scheme!r} URLs; there are: {', '.join(sorted(DRIVERS))} (e.g. {_EXAMPLES})"
+            f"no driver for {scheme!r} URLs; there are: {', '.join(sorted(DRIVERS))} "
+            f"(e.g. {_EXAMPLES})"
         )
     module, name = DRIVERS[scheme]
     driver: type[Driver] = getattr(import_module(module), name)

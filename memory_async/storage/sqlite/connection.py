@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from memory_async.errors import SchemaTooNewError, StorageUnavailableError
 from memory_async.records import to_micros, utc_now
@@ -24,7 +24,6 @@ from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied
 from memory_async.storage.sqlite import writes
 
-Durability = Literal["full", "normal"]
 GROUP = 128
 
 
@@ -53,7 +52,7 @@ class Writer(sqlite3.Connection):
         path: str,
         *,
         namespace: str,
-        durability: Durability,
+        durability: str,
         busy_timeout: float,
         waiting: deque[Waiting],
         **_: Any,
@@ -125,7 +124,7 @@ class Writer(sqlite3.Connection):
                 group.append(self._waiting.popleft())
             try:
                 self._commit_group(group)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - given to those who wait
                 for waiting in group:
                     waiting.done, waiting.error = None, waiting.error or error
             finally:

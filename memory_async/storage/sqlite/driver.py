@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import aiosqlite
 
@@ -26,7 +26,7 @@ from memory_async.records import Key, to_micros, utc_now
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.sqlite import reads
-from memory_async.storage.sqlite.connection import Durability, Reader, Waiting, Writer
+from memory_async.storage.sqlite.connection import Reader, Waiting, Writer
 from memory_async.storage.url import file_path
 
 
@@ -51,7 +51,7 @@ class SqliteStorage(Driver):
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        durability: Durability = "full",
+        durability: Literal["full", "normal"] | str = "full",
         namespace: str = "default",
         busy_timeout: float = 30.0,
     ) -> None:

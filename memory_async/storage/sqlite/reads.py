@@ -152,11 +152,8 @@ def find(namespace: str, query: Query, now: int) -> Statement:
             f"({letter}.created_at, {id}, {place}) < (:at, :before_id, :before_place)"
         )
         given["at"], given["before_id"], given["before_place"] = query.before
-    return (
-        f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608
-        f" ORDER BY {letter}.created_at DESC, {id} DESC, {place} DESC LIMIT :limit",
-        given,
-    )
+    order = f"ORDER BY {letter}.created_at DESC, {id} DESC, {place} DESC LIMIT :limit"
+    return f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)} {order}", given
 
 
 def session_row(row: Row) -> SessionRow:

@@ -66,10 +66,10 @@ WHERE id = :id"""
 
 # Never past the smallest cursor, never in a session that keeps its turns.
 MOVE_TRIMMED = """
-UPDATE memory_sessions SET trimmed = min(
-    :through, last_seq, (SELECT ifnull(min(through), :through) FROM memory_jobs WHERE session = :id))
-WHERE id = :id AND NOT keep_turns AND trimmed < min(
-    :through, last_seq, (SELECT ifnull(min(through), :through) FROM memory_jobs WHERE session = :id))
+WITH reach (seq) AS (SELECT ifnull(min(through), :through) FROM memory_jobs WHERE session = :id)
+UPDATE memory_sessions SET trimmed = min(:through, last_seq, (SELECT seq FROM reach))
+WHERE id = :id AND NOT keep_turns
+  AND trimmed < min(:through, last_seq, (SELECT seq FROM reach))
 RETURNING trimmed"""
 
 TRIM = "UPDATE memory_turns SET payload = NULL WHERE session = ? AND seq > ? AND seq <= ?"
@@ -155,7 +155,8 @@ def _check(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
             return must_delete(op, stored)
         case AdvanceOp():
             row = db.execute(CURSOR, (namespace, op.session_id, op.job)).fetchone()
-            must_advance(op, *(row or (None, 0, 0)))
+            cursor, last_seq, created_at = row or (None, 0, 0)
+            must_advance(op, cursor, last_seq, created_at)
     return True
 
 
