@@ -51,7 +51,7 @@ class SqliteStorage(Driver):
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        durability: Literal["full", "normal"] | str = "full",
+        durability: Literal["full", "normal"] = "full",
         namespace: str = "default",
         busy_timeout: float = 30.0,
     ) -> None:
