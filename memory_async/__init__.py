@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from memory_async.inbox import Inbox
     from memory_async.jobs import Job, JobQueue, Jobs
+    from memory_async.keys import Cursor, Key, Partition
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -35,14 +36,11 @@ if TYPE_CHECKING:
     from memory_async.records import (
         Checkpoint,
         Chunk,
-        Cursor,
         Decision,
         Document,
         Item,
         JobState,
-        Key,
         Lease,
-        Partition,
         Record,
         Requirement,
         Session,
@@ -96,6 +94,11 @@ _MODULES = {
         "JobQueue",
         "Jobs",
     ),
+    "keys": (
+        "Cursor",
+        "Key",
+        "Partition",
+    ),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),
@@ -106,14 +109,11 @@ _MODULES = {
     "records": (
         "Checkpoint",
         "Chunk",
-        "Cursor",
         "Decision",
         "Document",
         "Item",
         "JobState",
-        "Key",
         "Lease",
-        "Partition",
         "Record",
         "Requirement",
         "Session",

@@ -9,20 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from memory_async.codec import dump_json
 from memory_async.errors import ConflictError, ModelError, PayloadError
+from memory_async.jsontext import dump_json
+from memory_async.keys import Key, Partition, new_version, to_micros, utc_now
 from memory_async.model import Model, ask, complete_json
 from memory_async.profile import check_schema, known_names, profile_job, validate
-from memory_async.records import (
-    Key,
-    Partition,
-    Session,
-    Turn,
-    UserProfile,
-    new_version,
-    to_micros,
-    utc_now,
-)
+from memory_async.records import Session, Turn, UserProfile
 from memory_async.settings import UserMemoryMode
 from memory_async.storage.protocol import ABSENT, Advance, Put, Storage
 from memory_async.transcript import take, user_text
@@ -80,15 +72,17 @@ class AnalysisJob:
         if (applied := profile.applied.get(_incarnation(session), 0)) > after:
             through = min(applied, session.last_seq)  # merged before a crash: only move on
         elif text:
-            asked_at, answer = profile.forgotten_at, await self._ask(profile.traits, text)
+            asked, answer = profile, await self._ask(profile.traits, text)
             while not await self._put(storage, profile, answer, session, through):
                 profile = await self._profile(storage, session.user_id)
                 if not await _is_there(storage, session, profile):
                     return False
-                if profile.forgotten_at != asked_at:
-                    raise ConflictError("the answer knew traits that are forgotten: ask again")
                 if profile.applied.get(_incarnation(session), 0) > after:
                     raise ConflictError("another worker has merged these turns")
+                if profile.forgotten_at != asked.forgotten_at or not self._update:
+                    raise ConflictError("the answer knew other traits: ask again")
+                answer = rebase(answer, asked.traits, profile.traits)
+                asked = profile
         await storage.apply(
             Advance(session.session_id, self.name, after, through, created_at=session.created_at)
         )
@@ -123,12 +117,16 @@ class AnalysisJob:
         session: Session,
         through: int,
     ) -> bool:
+        try:
+            traits = self._merge(profile.traits, answer)
+        except ModelError as error:  # it did fit the traits it was asked with
+            raise ConflictError("the answer does not fit the traits now: ask again") from error
         mark = _incarnation(session)
         applied = {name: seq for name, seq in profile.applied.items() if name != mark}
         applied = dict([*applied.items(), (mark, through)][-MAX_APPLIED:])
         changed = replace(
             profile,
-            traits=self._merge(profile.traits, answer),
+            traits=traits,
             applied=applied,
             updated_at=utc_now(),
             version=new_version(),
@@ -175,6 +173,24 @@ async def _is_there(storage: Storage, session: Session, profile: UserProfile) ->
         and stored.created_at == session.created_at
         and profile.forgetting.get(session.session_id) != to_micros(session.created_at)
     )
+
+
+def rebase(said: dict[str, Any], base: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """``said`` by somebody who knew ``base``, as changes of ``now``: what others have put into a
+    list or an object meanwhile stays there."""
+    return {name: _rebase(value, base.get(name), now.get(name)) for name, value in said.items()}
+
+
+def _rebase(said: Any, base: Any, now: Any) -> Any:
+    if isinstance(said, list) and isinstance(now, list):
+        known = base if isinstance(base, list) else []
+        kept = [each for each in now if each in said or each not in known]
+        return kept + [each for each in said if each not in known and each not in now]
+    if isinstance(said, dict) and isinstance(now, dict):
+        known = base if isinstance(base, dict) else {}
+        kept = {name: value for name, value in now.items() if name in said or name not in known}
+        return {**kept, **rebase(said, known, now)}
+    return said
 
 
 def _incarnation(session: Session) -> str:

@@ -11,17 +11,8 @@ from memory_async.errors import (
     RunAlreadyCompletedError,
     RunNotFoundError,
 )
-from memory_async.records import (
-    Checkpoint,
-    Decision,
-    Key,
-    Partition,
-    Requirement,
-    Session,
-    Turn,
-    check_id,
-    compound_prefix,
-)
+from memory_async.keys import Key, Partition, check_id, compound_prefix
+from memory_async.records import Checkpoint, Decision, Requirement, Session, Turn
 from memory_async.storage.protocol import ABSENT, Expect, Put, Storage
 
 __all__ = ["decide", "decisions_of", "discard", "find_run"]

@@ -19,7 +19,8 @@ from memory_async.errors import (
     RunAlreadyClaimedError,
     StorageError,
 )
-from memory_async.records import Checkpoint, Lease, Turn, compound_prefix, new_version, utc_now
+from memory_async.keys import compound_prefix, new_version, utc_now
+from memory_async.records import Checkpoint, Lease, Turn
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,

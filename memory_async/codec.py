@@ -8,32 +8,17 @@ back as it was is refused with `PayloadError` before anything is written.
 from __future__ import annotations
 
 import base64
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
+from memory_async.jsontext import dump_json, load_json
+from memory_async.keys import Key, Kind, Partition, check_id, from_micros, to_micros
 from memory_async.message import Message
-from memory_async.records import (
-    FIELD_NAMES,
-    RECORDS,
-    JobState,
-    Key,
-    Kind,
-    Partition,
-    Record,
-    Requirement,
-    Session,
-    Turn,
-    check_id,
-    from_micros,
-    to_micros,
-)
+from memory_async.records import FIELD_NAMES, RECORDS, JobState, Record, Requirement, Session, Turn
 
 FORMAT = 1
-MAX_DEPTH = 200
 MAX_TAGS = 4
 MAX_TAG_BYTES = 512 + 16  # an id with a word before it
 _IDS = ("session_id", "run_id", "requirement_id", "user_id", "agent_id", "document_id")
@@ -79,66 +64,6 @@ class RecordRow(NamedTuple):
     expires_at: int | None
     version: str
     payload: str
-
-
-# --- JSON values ----------------------------------------------------------------------------------
-
-
-def _check(value: Any, path: list[str], depth: int) -> None:
-    """Raise unless ``value`` is JSON that reads back equal; ``path`` then says where it is not."""
-    if isinstance(value, (str, int)) or value is None:
-        return
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise PayloadError(f"is {value}, which JSON cannot hold: store None or a string")
-    elif isinstance(value, (dict, list, tuple)):
-        if depth == MAX_DEPTH:
-            raise PayloadError(f"is nested deeper than {MAX_DEPTH} levels")
-        if isinstance(value, dict):
-            for key, each in value.items():
-                if not isinstance(key, str):
-                    raise PayloadError(f"has the key {key!r}; JSON keys are strings: use str()")
-                path.append(f".{key}")
-                _check(each, path, depth + 1)
-                path.pop()
-        else:
-            for index, each in enumerate(value):
-                path.append(f"[{index}]")
-                _check(each, path, depth + 1)
-                path.pop()
-    else:
-        raise PayloadError(
-            f"is a {type(value).__name__}, which is not JSON: "
-            "convert it first, e.g. with model_dump(mode='json'), isoformat() or str()"
-        )
-
-
-def dump_json(value: Any, what: str) -> str:
-    """``value`` as compact JSON that reads back equal, or `PayloadError` naming the place."""
-    path = [what]
-    try:
-        _check(value, path, 0)
-    except PayloadError as error:
-        raise PayloadError(f"{''.join(path)[:200]} {error}") from None
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except UnicodeEncodeError:
-        raise PayloadError(
-            f"{what} holds a lone surrogate, which is not valid UTF-8: "
-            "clean the text with text.encode('utf-8', 'replace').decode()"
-        ) from None
-    except ValueError as error:  # an int of more digits than Python converts
-        raise PayloadError(f"{what}: {error}") from None
-    return text
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def load_json(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
 
 
 # --- fields that are more than JSON ---------------------------------------------------------------

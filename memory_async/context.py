@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from pydantic import BaseModel
 
 from memory_async.message import Message
+from memory_async.profile import Profile
 from memory_async.records import Turn
 
-__all__ = ["Context", "CountTokens", "choose_history"]
+__all__ = ["Context", "CountTokens", "ProfileT", "choose_history"]
 
-ProfileT = TypeVar("ProfileT", bound=BaseModel)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    ProfileT = TypeVar("ProfileT", bound=BaseModel, default=Profile)
+else:
+    from typing import TypeVar
+
+    ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
 CountTokens: TypeAlias = Callable[[list[Message]], float]
 """How many tokens the messages of one turn cost."""

@@ -5,16 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memory_async.errors import ConflictError
+from memory_async.keys import Key, Partition, new_version, to_micros
 from memory_async.profile import profile_of
-from memory_async.records import (
-    RECORDS,
-    Key,
-    Partition,
-    Session,
-    UserProfile,
-    new_version,
-    to_micros,
-)
+from memory_async.records import RECORDS, Session, UserProfile
 from memory_async.storage.protocol import ABSENT, Delete, Drop, Put, Storage
 
 __all__ = ["delete_session", "finish_forgetting", "forget_user"]
@@ -28,7 +21,8 @@ async def forget_user(storage: Storage, user_id: str, profile_name: str) -> None
     Idempotent: calling again finishes what a crash interrupted. Sessions that begin after the mark
     are a new start and stay.
     """
-    await finish_forgetting(storage, await _mark(storage, user_id, profile_name))
+    for mark in await _mark(storage, user_id, profile_name):
+        await finish_forgetting(storage, mark)
 
 
 async def finish_forgetting(storage: Storage, mark: UserProfile) -> None:
@@ -65,8 +59,9 @@ async def delete_session(storage: Storage, session: Session) -> bool:
             return True
 
 
-async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfile:
-    """Write tombstones over the user's profiles; the one returned names the sessions to drop."""
+async def _mark(storage: Storage, user_id: str, profile_name: str) -> list[UserProfile]:
+    """Write tombstones over the user's profiles. Each names the sessions to drop: a job looks at
+    the one of the profile it learns."""
     partition = Partition("user", user_id)
     while True:
         now = await storage.now(partition)  # before looking: what is not found then is newer
@@ -81,7 +76,7 @@ async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfil
                 traits={},
                 applied={},
                 forgotten_at=now,
-                forgetting={**base.forgetting, **sessions} if name == profile_name else {},
+                forgetting={**base.forgetting, **sessions},
                 updated_at=now,
                 version=new_version(),
             )
@@ -92,7 +87,7 @@ async def _mark(storage: Storage, user_id: str, profile_name: str) -> UserProfil
             )
         except ConflictError:
             continue  # a profile was written meanwhile: look again
-        return tombstones[profile_name]
+        return list(tombstones.values())
 
 
 async def _sessions_of(storage: Storage, user_id: str) -> tuple[dict[str, int], set[str]]:

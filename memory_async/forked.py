@@ -1,13 +1,97 @@
-"""What a forked child inherits and must not touch: connections, tasks and loops of its parent."""
+"""Forks: what they must not cut in two, and what a child inherits and must not touch."""
 
 from __future__ import annotations
 
-__all__ = ["keep"]
+import logging
+import os
+import threading
+from types import TracebackType
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Forkable", "Whole", "keep", "watch"]
+
+logger = logging.getLogger("memory_async")
 
 _inherited: list[object] = []
+_making = threading.Lock()
+_wholes: WeakSet[Whole] = WeakSet()
+_watched: WeakSet[Forkable] = WeakSet()
+_held: list[Whole] = []
 
 
 def keep(*things: object) -> None:
     """Keep ``things`` from the garbage collector for good. Collecting them would close sockets and
     files, or say goodbye over them, while the parent is still using them."""
     _inherited.extend(things)
+
+
+class Forkable(Protocol):
+    """What has something to leave behind in a forked child."""
+
+    def forked(self) -> None:
+        """Called in the child before anything else runs there; no other thread exists."""
+
+
+def watch(thing: Forkable) -> None:
+    """Have ``thing.forked()`` called in every child, as long as it lives."""
+    with _making:
+        _watched.add(thing)
+
+
+class Whole:
+    """``with`` it, around a short piece of work in another thread that a fork must not cut in two:
+    a fork waits for its end. Make none, and `watch` nothing, within such a block."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.cut = False
+        """In a child: this was under way when it was forked, for nobody waited (a fork from C)."""
+        with _making:
+            _wholes.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+def _before_fork() -> None:
+    _making.acquire()
+    for each in list(_wholes):
+        each._lock.acquire()
+        _held.append(each)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop()._lock.release()
+    _making.release()
+
+
+def _after_fork_in_child() -> None:
+    global _making  # noqa: PLW0603
+    _making = threading.Lock()
+    for each in list(_wholes):
+        each.cut = each._lock.locked() and each not in _held
+        each._lock = threading.Lock()
+    _held.clear()
+    for thing in list(_watched):
+        try:
+            thing.forked()
+        except Exception:
+            logger.exception("%r in a forked child", thing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

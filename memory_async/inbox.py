@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from memory_async.checkpoints import decide, decisions_of, discard, find_run
+from memory_async.keys import Cursor
 from memory_async.memory import Memory
-from memory_async.records import Checkpoint, CheckpointStatus, Cursor, Decision
+from memory_async.records import Checkpoint, CheckpointStatus, Decision
 from memory_async.storage.protocol import Storage
 from memory_async.storage.url import open_storage
 

@@ -16,10 +16,11 @@ from memory_async.context import CountTokens, estimate_tokens
 from memory_async.errors import ConfigurationError, ConflictError
 from memory_async.forget import delete_session, forget_user
 from memory_async.jobs import JobQueue, Jobs, OnJobError
+from memory_async.keys import Key, check_id, new_version, utc_now
 from memory_async.learning import job_names, make_jobs
 from memory_async.message import MessagesLike, parse_messages
 from memory_async.model import ModelLike
-from memory_async.records import Key, Session, Turn, check_id, new_version, utc_now
+from memory_async.records import Session, Turn
 from memory_async.render import refuse_rendered
 from memory_async.runs import Runs
 from memory_async.settings import Settings, UserMemoryMode

@@ -56,9 +56,10 @@ class Message(BaseModel):
         if isinstance(value, Mapping):
             return cls._of_dict(dict(value))
         if hasattr(value, "model_dump") and not isinstance(value, type):
-            # SDK objects carry every optional field as None; the chat API wants them left out.
-            dumped = cast("BaseModel", value).model_dump()
-            return cls._of_dict({k: v for k, v in dumped.items() if v is not None})
+            dumped: object = cast("BaseModel", value).model_dump()
+            if isinstance(dumped, Mapping):
+                # SDK objects carry every optional field as None; the chat API wants them left out.
+                return cls._of_dict({k: v for k, v in dumped.items() if v is not None})
         raise PayloadError(f"{type(value).__name__} is no message: {_SHAPE}")
 
     @classmethod

@@ -12,11 +12,12 @@ from typing import Any, Final, Generic, Literal, NoReturn
 from pydantic import BaseModel
 
 from memory_async.claim import Claim
-from memory_async.codec import dump_json
 from memory_async.context import Context
 from memory_async.errors import ConfigurationError, LeaseLostError, PayloadError
+from memory_async.jsontext import dump_json
+from memory_async.keys import check_id
 from memory_async.message import Message, MessagesLike, parse_messages
-from memory_async.records import Checkpoint, Decision, Requirement, Turn, check_id
+from memory_async.records import Checkpoint, Decision, Requirement, Turn
 from memory_async.render import refuse_rendered
 from memory_async.shield import to_the_end
 from memory_async.usage import parse_usage

@@ -9,17 +9,10 @@ from typing import Any
 from memory_async.checkpoints import decide, decisions_of, find_run
 from memory_async.claim import Claim
 from memory_async.errors import ConflictError, DecisionMissingError, RunAlreadyCompletedError
+from memory_async.keys import Partition, check_id
 from memory_async.learning import job_names
 from memory_async.message import Message, MessagesLike, parse_messages
-from memory_async.records import (
-    Checkpoint,
-    CheckpointStatus,
-    Decision,
-    Partition,
-    Session,
-    Turn,
-    check_id,
-)
+from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
 from memory_async.render import refuse_rendered
 from memory_async.run import Run, RunBlock
 from memory_async.storage.protocol import ABSENT, Append, Put, Trim

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from memory_async.context import CountTokens, estimate_tokens
 from memory_async.errors import ConfigurationError
-from memory_async.profile import DynamicProfile, Profile
-from memory_async.records import check_id
+from memory_async.keys import MAX_ID_BYTES, check_id
+from memory_async.profile import DynamicProfile, Profile, profile_job
 
 __all__ = ["Settings", "UserMemoryMode"]
 
@@ -42,7 +42,8 @@ class Settings:
     lease_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        check_id("profile_name", self.profile_name)
+        # Short enough to be part of its job's name.
+        check_id("profile_name", self.profile_name, MAX_ID_BYTES - len(profile_job("")))
         if self.agent_id is not None:
             check_id("agent_id", self.agent_id)
         check_count("num_last_messages", self.num_last_messages)

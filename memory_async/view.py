@@ -7,31 +7,21 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, cast
+from typing import Any, Final, Generic, Literal, Self, cast
 
-from pydantic import BaseModel
-
-from memory_async.context import Context, choose_history
+from memory_async.context import Context, ProfileT, choose_history
 from memory_async.errors import ConfigurationError, StorageUnavailableError
 from memory_async.jobs import Jobs
+from memory_async.keys import Cursor, Key, Partition, check_id
 from memory_async.message import Message
-from memory_async.profile import Profile, read_traits
-from memory_async.records import Cursor, Key, Partition, Session, Turn, UserProfile, check_id
+from memory_async.profile import read_traits
+from memory_async.records import Session, Turn, UserProfile
 from memory_async.render import render
 from memory_async.settings import Settings, check_count
 from memory_async.storage.batch import check_owner
 from memory_async.storage.protocol import Snapshot, Storage
 from memory_async.summary import SUMMARY_JOB, summary_of
 from memory_async.usage import add_usage
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    ProfileT = TypeVar("ProfileT", bound=BaseModel, default=Profile)
-else:
-    from typing import TypeVar
-
-    ProfileT = TypeVar("ProfileT", bound=BaseModel)
 
 __all__ = ["INHERIT", "Inherit", "ProfileT", "Shared", "View", "given_or_new_id"]
 

@@ -12,15 +12,9 @@ from memory_async.errors import (
     PayloadError,
     SessionOwnershipError,
 )
-from memory_async.records import (
-    MAX_KEY_BYTES,
-    Key,
-    Partition,
-    Session,
-    Turn,
-    check_id,
-    to_micros,
-)
+from memory_async.jsontext import dump_json
+from memory_async.keys import MAX_KEY_BYTES, Key, Partition, check_id, to_micros
+from memory_async.records import Session, Turn
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -210,7 +204,7 @@ def _encode(write: Write, limit: int) -> Op:
             if not 0 <= write.expected <= write.through:
                 raise ConfigurationError(f"a cursor only moves on: {write!r}")
             check_id("a job's name", write.job)
-            value = None if write.value is None else codec.dump_json(write.value, write.job)
+            value = None if write.value is None else dump_json(write.value, write.job)
             _check_size(value, limit, f"the value of job {write.job}")
             born = None if write.created_at is None else to_micros(write.created_at)
             return AdvanceOp(

@@ -20,20 +20,17 @@ from memory_async.errors import (
     CorruptRecordError,
     StorageUnavailableError,
 )
-from memory_async.records import (
+from memory_async.keys import (
     MAX_KEY_BYTES,
     Cursor,
     Key,
     Kind,
     Partition,
-    Record,
-    Session,
-    Turn,
-    UserProfile,
     check_id,
     to_micros,
     utc_now,
 )
+from memory_async.records import Record, Session, Turn, UserProfile
 from memory_async.shield import to_the_end
 from memory_async.storage.batch import AppendOp, Batch, prepare
 from memory_async.storage.protocol import Result, Snapshot, Write

@@ -13,16 +13,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
-from memory_async.records import (
-    Cursor,
-    Key,
-    Kind,
-    Partition,
-    Record,
-    Session,
-    Turn,
-    UserProfile,
-)
+from memory_async.keys import Cursor, Key, Kind, Partition
+from memory_async.records import Record, Session, Turn, UserProfile
 
 __all__ = [
     "ABSENT",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from memory_async.errors import ConfigurationError
 from memory_async.storage.driver import Driver
@@ -28,16 +29,17 @@ def open_storage(url: str) -> Storage:
     an unknown scheme or an option the driver does not have.
     """
     if isinstance(url, os.PathLike) or (isinstance(url, str) and "://" not in url):
-        path = os.fspath(url)
-        slashes = "sqlite:///" if path != ":memory:" else "sqlite://"
-        raise ConfigurationError(
-            f"{path!r} is a path, not a URL: write {slashes + path.replace(':memory:', '')!r}"
-        )
+        path = os.fsdecode(url)
+        # What means something else in a URL is escaped; `file_path` takes it back.
+        escaped = re.sub("[%?]", lambda match: quote(match[0]), path)
+        right = "sqlite://" if path == ":memory:" else "sqlite:///" + escaped
+        raise ConfigurationError(f"{path!r} is a path, not a URL: write {right!r}")
     if not isinstance(url, str):
         raise ConfigurationError(
             f"storage is a URL or a storage object, not {type(url).__name__}: e.g. {_EXAMPLES}"
         )
-    scheme, _, rest = url.partition("://")
+    address, _, query = url.partition("?")
+    scheme, _, rest = address.partition("://")
     if scheme not in DRIVERS:
         raise ConfigurationError(
             f"no driver for {scheme!r} URLs; there are: {', '.join(sorted(DRIVERS))} "
@@ -45,8 +47,7 @@ def open_storage(url: str) -> Storage:
         )
     module, name = DRIVERS[scheme]
     driver: type[Driver] = getattr(import_module(module), name)
-    options = _options(driver, scheme, urlsplit("//" + rest).query)
-    return driver.from_url(scheme, rest.partition("?")[0], options)
+    return driver.from_url(scheme, rest, _options(driver, scheme, query))
 
 
 def file_path(scheme: str, rest: str) -> str:

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from memory_async import inbox
-from memory_async.records import Checkpoint, CheckpointStatus, Cursor, Decision
+from memory_async.keys import Cursor
+from memory_async.records import Checkpoint, CheckpointStatus, Decision
 from memory_async.storage import protocol
 from memory_async.sync.memory import Memory
 from memory_async.sync.storage import Storage

@@ -11,16 +11,10 @@ from pydantic import BaseModel
 from memory_async import memory
 from memory_async.context import Context, CountTokens, estimate_tokens
 from memory_async.jobs import JobQueue, OnJobError
+from memory_async.keys import Cursor
 from memory_async.message import Message, MessagesLike
 from memory_async.model import ModelLike
-from memory_async.records import (
-    Checkpoint,
-    CheckpointStatus,
-    Cursor,
-    Decision,
-    Session,
-    Turn,
-)
+from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
 from memory_async.sync.run import RunBlock

@@ -7,8 +7,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from memory_async.keys import Cursor, Key, Kind, Partition
 from memory_async.memory import Memory
-from memory_async.records import Cursor, Key, Kind, Partition, Record, Turn
+from memory_async.records import Record, Turn
 from memory_async.storage import protocol
 from memory_async.storage.protocol import Result, Snapshot, Write
 from memory_async.storage.url import open_storage

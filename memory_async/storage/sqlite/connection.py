@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_async.errors import SchemaTooNewError, StorageUnavailableError
-from memory_async.records import to_micros, utc_now
+from memory_async.keys import to_micros, utc_now
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied
 from memory_async.storage.sqlite import writes

@@ -22,7 +22,7 @@ from memory_async.errors import (
     StorageUnavailableError,
 )
 from memory_async.forked import keep
-from memory_async.records import Key, to_micros, utc_now
+from memory_async.keys import Key, to_micros, utc_now
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.sqlite import reads

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
-from memory_async.records import MAX_KEY_BYTES, Key
+from memory_async.keys import MAX_KEY_BYTES, Key
 from memory_async.storage.driver import Query, Span, View
 
 Row: TypeAlias = tuple[Any, ...]

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from memory_async.codec import SessionRow, TurnRow
-from memory_async.records import Key, to_micros, utc_now
+from memory_async.keys import Key, to_micros, utc_now
 from memory_async.storage.batch import (
     AdvanceOp,
     AppendOp,
