@@ -8,7 +8,7 @@ MemoryAsyncError
 │   ├── CorruptRecordError               stored bytes that cannot be read back
 │   ├── SchemaTooNewError                written by a newer memory_async
 │   └── PayloadError (ValueError)        what was to be stored cannot be stored
-├── SessionOwnershipError (PermissionError)
+├── SessionOwnershipError
 ├── RunNotFoundError (LookupError)
 ├── RunAlreadyClaimedError               .until
 ├── RunAlreadyCompletedError             .turn
@@ -77,7 +77,7 @@ class PayloadError(StorageError, ValueError):
     """What was to be stored cannot be stored as it is. Nothing was written."""
 
 
-class SessionOwnershipError(MemoryAsyncError, PermissionError):
+class SessionOwnershipError(MemoryAsyncError):
     """The session belongs to another user (or to nobody, while a user asked for it)."""
 
 

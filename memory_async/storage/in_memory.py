@@ -21,7 +21,8 @@ from memory_async.storage.batch import (
     must_delete,
     must_put,
 )
-from memory_async.storage.driver import Applied, Driver, Query, Span, View, place_of
+from memory_async.storage.driver import Applied, Driver, Query, Span, View
+from memory_async.storage.engine import appended, is_expired, scan, start_of_view, trimmed
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
 
 __all__ = ["InMemoryStorage"]
@@ -36,14 +37,11 @@ class _Log:
         self.runs: dict[str, int] = {}
 
     def trim(self, through: int) -> bool:
-        reach = min((cursor for cursor, _ in self.header.jobs.values()), default=through)
-        through = min(through, reach, self.header.last_seq)
-        if self.header.keep_turns or through <= self.header.trimmed:
-            return False
-        for index in range(self.header.trimmed, through):
+        after = trimmed(self.header, through)
+        for index in range(self.header.trimmed, after.trimmed):
             self.turns[index] = self.turns[index]._replace(payload=None)
-        self.header = self.header._replace(trimmed=through)
-        return True
+        changed, self.header = after != self.header, after
+        return changed
 
 
 class InMemoryStorage(Driver):
@@ -158,16 +156,10 @@ class InMemoryStorage(Driver):
 
     def _append(self, op: AppendOp) -> None:
         log = self._log_of(op.session)
-        header = log.header
-        seq = header.last_seq + 1
+        log.header = appended(op, log.header)
+        seq = log.header.last_seq
         log.turns.append(op.turn._replace(seq=seq))
         log.runs[op.turn.run_id] = seq
-        log.header = header._replace(
-            last_seq=seq,
-            keep_turns=header.keep_turns or op.session.keep_turns,
-            updated_at=max(header.updated_at, op.turn.created_at),
-            jobs={**dict.fromkeys(op.due, (0, None)), **header.jobs},
-        )
 
     def _log_of(self, header: SessionRow) -> _Log:
         log = self._logs.pop(header.session_id, None)
@@ -191,7 +183,7 @@ class InMemoryStorage(Driver):
 
     def _live(self, partition: str, kind: Kind, id: str) -> RecordRow | None:
         row = self._records.get(partition, {}).get((kind, id))
-        return None if row is None or _expired(row) else row
+        return None if row is None or is_expired(row) else row
 
     def _row(self, key: Key) -> SessionRow | RecordRow | None:
         if key.kind == "session":
@@ -213,8 +205,7 @@ class InMemoryStorage(Driver):
         else:
             parts = self._records.values()
             rows = [row for part in parts for row in part.values() if row.kind == query.kind]
-        rows = [row for row in rows if _matches(row, query)]
-        return sorted(rows, key=place_of, reverse=True)[: query.limit]
+        return scan(rows, query)
 
     async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
         log = self._logs.get(session_id)
@@ -233,30 +224,4 @@ class InMemoryStorage(Driver):
         log = self._logs.get(session_id)
         if log is None:
             return View(None, [], row)
-        start = 0 if last is None else log.header.last_seq - last
-        if since is not None and since in log.header.jobs:
-            start = min(start, log.header.jobs[since][0])
-        return View(log.header, log.turns[max(start, log.header.trimmed) :], row)
-
-
-def _matches(row: SessionRow | RecordRow, query: Query) -> bool:
-    place = place_of(row)
-    if isinstance(row, SessionRow):
-        through = row.jobs.get(query.lagging or "", (row.last_seq, None))[0]
-        fits = not query.tags and query.status is None
-        fits = fits and (query.lagging is None or through < row.last_seq)
-    else:
-        fits = set(query.tags) <= set(row.tags) and query.status in (None, row.status)
-        fits = fits and query.lagging is None and not _expired(row)
-    return (
-        fits
-        and query.partition in (None, place[2])
-        and query.id in (None, place[1])
-        and place[1].startswith(query.prefix or "")
-        and query.user_id in (None, row.user_id)
-        and (query.before is None or place < query.before)
-    )
-
-
-def _expired(row: RecordRow) -> bool:
-    return row.expires_at is not None and row.expires_at <= to_micros(utc_now())
+        return View(log.header, log.turns[start_of_view(log.header, last, since) :], row)
