@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     )
     from memory_async.run import Run, RunPaused
     from memory_async.storage.in_memory import InMemoryStorage
+    from memory_async.storage.postgres import PostgresStorage
+    from memory_async.storage.json import JSONStorage
     from memory_async.storage.protocol import (
         ABSENT,
         ALWAYS,
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         SupportsTTL,
         Trim,
     )
+    from memory_async.storage.redis import RedisStorage
     from memory_async.storage.sqlite import SqliteStorage
     from memory_async.storage.url import open_storage
 
@@ -125,6 +128,8 @@ _MODULES = {
         "RunPaused",
     ),
     "storage.in_memory": ("InMemoryStorage",),
+    "storage.postgres": ("PostgresStorage",),
+    "storage.json": ("JSONStorage",),
     "storage.protocol": (
         "ABSENT",
         "ALWAYS",
@@ -140,6 +145,7 @@ _MODULES = {
         "SupportsTTL",
         "Trim",
     ),
+    "storage.redis": ("RedisStorage",),
     "storage.sqlite": ("SqliteStorage",),
     "storage.url": ("open_storage",),
 }
@@ -167,6 +173,7 @@ __all__ = [
     "InMemoryStorage",
     "Inbox",
     "Item",
+    "JSONStorage",
     "Job",
     "JobQueue",
     "JobState",
@@ -182,9 +189,11 @@ __all__ = [
     "OpenAIModel",
     "Partition",
     "PayloadError",
+    "PostgresStorage",
     "Profile",
     "Put",
     "Record",
+    "RedisStorage",
     "Requirement",
     "Result",
     "Run",

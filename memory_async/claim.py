@@ -17,7 +17,7 @@ from memory_async.errors import (
     ConflictError,
     LeaseLostError,
     RunAlreadyClaimedError,
-    StorageError,
+    StorageUnavailableError,
 )
 from memory_async.keys import compound_prefix, new_version, utc_now
 from memory_async.records import Checkpoint, Lease, Turn
@@ -49,7 +49,7 @@ class Claim:
         self._lease = lease
         self._seconds = seconds
         self._tried: set[str] = set()  # versions whose write got no answer: maybe the stored one
-        self.lost = False
+        self._writing = asyncio.Lock()  # two tasks of one block may both store where they are
         self._renewing = asyncio.create_task(self._renew(), name=f"lease of {checkpoint.run_id}")
 
     @classmethod
@@ -58,7 +58,7 @@ class Claim:
     ) -> Self:
         """Begin a run: ``first``, checkpoint and lease in one write. `ConflictError` if known."""
         lease = await _new_lease(storage, checkpoint, seconds)
-        await storage.apply(*first, Put(checkpoint, ABSENT), Put(lease, ALWAYS))
+        await _surely(storage, *first, Put(checkpoint, ABSENT), Put(lease, ALWAYS))
         return cls(storage, checkpoint, lease, seconds)
 
     @classmethod
@@ -77,7 +77,7 @@ class Claim:
             checkpoint, status="running", error=None, version=new_version(), updated_at=utc_now()
         )
         condition = held.version if isinstance(held, Lease) else ABSENT
-        await storage.apply(Put(taken, checkpoint.version), Put(lease, condition))
+        await _surely(storage, Put(taken, checkpoint.version), Put(lease, condition))
         return cls(storage, taken, lease, seconds)
 
     async def keep(self, checkpoint: Checkpoint) -> None:
@@ -88,20 +88,36 @@ class Claim:
         """Store where the run stopped and give up the lease, for whoever resumes it."""
         await self._write(checkpoint, Delete(self._lease.key))
 
+    async def stored(self) -> Checkpoint:
+        """What is durable of the run."""
+        found = await self._storage.get(self.checkpoint.key)
+        if not isinstance(found, Checkpoint):
+            raise self._lost()
+        return found
+
     async def finish(self, append: Append, *more: Write) -> Turn:
         """The turn into the log and all that was kept for the run away, in one write."""
 
         def writes(token: str) -> list[Write]:
             return [append, *clear_run(self.checkpoint, token), *more]
 
-        [result, *_] = await self._guarded(writes)
+        async with self._writing:
+            [result, *_] = await self._guarded(writes)
         assert result.turn is not None  # noqa: S101 - an Append always has one
-        if not result.created:  # the run_id was saved apart from this run: tidy up after it
+        if not result.created and result.turn.created_at != append.turn.created_at:
+            # Not this turn, whose answer was lost, but another one of the run's id.
             try:
                 await self._storage.apply(*clear_run(self.checkpoint, self.checkpoint.version))
-            except ConflictError:
-                logger.debug("run %r was tidied up before", self.checkpoint.run_id)
+            except ConflictError as error:
+                raise self._lost() from error
         return result.turn
+
+    async def withdraw(self) -> None:
+        """Take back what `open` wrote."""
+        try:
+            await self._storage.apply(*clear_run(self.checkpoint, self.checkpoint.version))
+        finally:
+            await self.release()
 
     async def release(self) -> None:
         """Stop renewing."""
@@ -112,43 +128,53 @@ class Claim:
 
     async def _write(self, checkpoint: Checkpoint, *more: Write) -> None:
         changed = replace(checkpoint, version=new_version(), updated_at=utc_now())
-        self._tried.add(changed.version)
-        await self._guarded(lambda token: [Put(changed, token), *more])
-        self.checkpoint, self._tried = changed, set()
+        async with self._writing:
+            self._tried.add(changed.version)
+            await self._guarded(lambda token: [Put(changed, token), *more])
+            self.checkpoint, self._tried = changed, set()
 
     async def _guarded(self, writes: Callable[[str], list[Write]]) -> list[Result]:
         """Apply under the token; `LeaseLostError` when another worker has taken the run over."""
         token = self.checkpoint.version
         while True:
             try:
-                return await self._storage.apply(*writes(token))
+                return await _surely(self._storage, *writes(token))
             except ConflictError as error:
                 stored = await self._storage.get(self.checkpoint.key)
                 if isinstance(stored, Checkpoint) and stored.version in self._tried - {token}:
                     token = stored.version  # an earlier write of ours did arrive
                     continue
-                self.lost = True
-                raise LeaseLostError(
-                    f"run {self.checkpoint.run_id!r} was taken over, ended or discarded by another "
-                    "worker: nothing of this one was stored since"
-                ) from error
+                raise self._lost() from error
+
+    def _lost(self) -> LeaseLostError:
+        return LeaseLostError(
+            f"run {self.checkpoint.run_id!r} was taken over, ended or discarded by another worker: "
+            "nothing of this one was stored since"
+        )
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._seconds / 3)
             try:
-                fresh = await _new_lease(self._storage, self.checkpoint, self._seconds)
-                fresh = replace(fresh, owner=self._lease.owner)
-                await self._storage.apply(Put(fresh, self._lease.version))
-                self._lease = fresh
-            except ConflictError:
-                stored = await self._storage.get(self._lease.key)
-                if not isinstance(stored, Lease) or stored.owner != self._lease.owner:
-                    self.lost = True
+                if not await self._renew_once():
+                    logger.warning("run %r is no longer this worker's", self.checkpoint.run_id)
                     return
-                self._lease = stored  # a renewal without an answer had arrived
-            except StorageError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next time may do
                 logger.warning("renewing the lease of %r: %s", self.checkpoint.run_id, error)
+
+    async def _renew_once(self) -> bool:
+        fresh = await _new_lease(self._storage, self.checkpoint, self._seconds)
+        fresh = replace(fresh, owner=self._lease.owner)
+        try:
+            await self._storage.apply(Put(fresh, self._lease.version))
+        except ConflictError:
+            stored = await self._storage.get(self._lease.key)
+            if not isinstance(stored, Lease) or stored.owner != self._lease.owner:
+                return False
+            self._lease = stored  # a renewal without an answer had arrived
+        else:
+            self._lease = fresh
+        return True
 
 
 def clear_run(checkpoint: Checkpoint, version: str) -> list[Write]:
@@ -160,6 +186,15 @@ def clear_run(checkpoint: Checkpoint, version: str) -> list[Write]:
         Delete(lease),
         Drop(partition, "decision", compound_prefix(checkpoint.run_id)),
     ]
+
+
+async def _surely(storage: Storage, *writes: Write) -> list[Result]:
+    """Apply; once more when there was no answer. Versions and the run's id make that safe: what
+    has arrived already is known, and counts as applied."""
+    try:
+        return await storage.apply(*writes)
+    except StorageUnavailableError:
+        return await storage.apply(*writes)
 
 
 async def _new_lease(storage: Storage, checkpoint: Checkpoint, seconds: float) -> Lease:

@@ -27,11 +27,11 @@ async def forget_user(storage: Storage, user_id: str, profile_name: str) -> None
 
 async def finish_forgetting(storage: Storage, mark: UserProfile) -> None:
     """Drop what ``mark``, a tombstone, still names; what was begun after it stays."""
-    for session_id, created_at in mark.forgetting.items():
-        await _drop_marked(storage, session_id, created_at)
     kinds = sorted(RECORDS.keys() - {"profile", "session"})
     drops = [Drop(mark.key.partition, kind) for kind in kinds]
     while True:
+        for session_id, created_at in mark.forgetting.items():
+            await _drop_marked(storage, session_id, created_at)
         done = replace(mark, forgetting={}, version=new_version())
         try:
             await storage.apply(Put(done, mark.version), *drops)

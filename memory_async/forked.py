@@ -17,7 +17,7 @@ _inherited: list[object] = []
 _making = threading.Lock()
 _wholes: WeakSet[Whole] = WeakSet()
 _watched: WeakSet[Forkable] = WeakSet()
-_held: list[Whole] = []
+_held: list[threading.Lock] = []
 
 
 def keep(*things: object) -> None:
@@ -64,23 +64,23 @@ class Whole:
 
 def _before_fork() -> None:
     _making.acquire()
+    _held.append(_making)
     for each in list(_wholes):
         each._lock.acquire()
-        _held.append(each)
+        _held.append(each._lock)
 
 
 def _after_fork_in_parent() -> None:
     while _held:
-        _held.pop()._lock.release()
-    _making.release()
+        _held.pop().release()
 
 
 def _after_fork_in_child() -> None:
     global _making  # noqa: PLW0603
-    _making = threading.Lock()
     for each in list(_wholes):
-        each.cut = each._lock.locked() and each not in _held
+        each.cut = each._lock.locked() and each._lock not in _held
         each._lock = threading.Lock()
+    _making = threading.Lock()
     _held.clear()
     for thing in list(_watched):
         try:

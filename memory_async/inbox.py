@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from memory_async.checkpoints import decide, decisions_of, discard, find_run
-from memory_async.keys import Cursor
+from memory_async.checkpoints import check_status, decide, decisions_of, discard, find_run
+from memory_async.errors import ConfigurationError, RunNotFoundError
+from memory_async.keys import Cursor, check_id
 from memory_async.memory import Memory
 from memory_async.records import Checkpoint, CheckpointStatus, Decision
 from memory_async.storage.protocol import Storage
@@ -38,24 +39,39 @@ class Inbox:
         before: Checkpoint | Cursor | None = None,
     ) -> builtins.list[Checkpoint]:
         """Open runs, newest first; ``before`` is the last one of the previous page."""
+        check_status(status)
+        for name, id in (("user_id", user_id), ("agent_id", agent_id)):
+            if id is not None:
+                check_id(name, id)
         place = before.cursor if isinstance(before, Checkpoint) else before
+        if not isinstance(place, Cursor | None):
+            raise ConfigurationError(f"before is a Checkpoint or its cursor, not {before!r}")
         tags = () if agent_id is None else (f"agent:{agent_id}",)
         found = await self._storage.find(
             "checkpoint", status=status, user_id=user_id, tags=tags, before=place, limit=limit
         )
         return [each for each in found if isinstance(each, Checkpoint)]
 
-    async def get(self, run_id: str) -> Checkpoint:
-        """One open run. `RunNotFoundError` when there is none."""
-        return await find_run(self._storage, run_id)
+    async def get(self, run_id: str | Checkpoint) -> Checkpoint:
+        """One open run. `RunNotFoundError` when there is none.
 
-    async def decisions(self, run_id: str) -> dict[str, Decision]:
+        Where several sessions have an open run of one id, here and below its `Checkpoint` (from
+        `list`) says which.
+        """
+        if not isinstance(run_id, Checkpoint):
+            return await find_run(self._storage, run_id)
+        found = await self._storage.get(run_id.key)
+        if not isinstance(found, Checkpoint):
+            raise RunNotFoundError(f"run {run_id.run_id!r} has ended meanwhile")
+        return found
+
+    async def decisions(self, run_id: str | Checkpoint) -> dict[str, Decision]:
         """The decisions made for a run so far, by requirement id."""
         return await decisions_of(self._storage, await self.get(run_id))
 
     async def decide(
         self,
-        run_id: str,
+        run_id: str | Checkpoint,
         requirement_id: str,
         *,
         approved: bool | None = None,
@@ -70,11 +86,11 @@ class Inbox:
             self._storage, run, requirement_id, approved=approved, value=value, by=by, note=note
         )
 
-    async def discard(self, run_id: str) -> None:
+    async def discard(self, run_id: str | Checkpoint) -> None:
         """Give a run up: its checkpoint and decisions are deleted, nothing enters the log."""
         await discard(self._storage, await self.get(run_id))
 
-    async def memory_for(self, run_id: str, **options: Any) -> Memory:
+    async def memory_for(self, run_id: str | Checkpoint, **options: Any) -> Memory:
         """A `Memory` of the run's session and user on this storage, to resume it with; ``options``
         are those of `Memory`."""
         run = await self.get(run_id)

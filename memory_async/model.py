@@ -154,6 +154,11 @@ async def _complete(
         raise
     except TimeoutError as error:
         raise ModelError("the model did not answer in time") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ModelError("the model's own call was cancelled") from error
     except Exception as error:
         raise ModelError(f"the model failed: {error!r}") from error
     if not isinstance(answer, str):

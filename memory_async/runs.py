@@ -6,7 +6,7 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from memory_async.checkpoints import decide, decisions_of, find_run
+from memory_async.checkpoints import check_status, decide, decisions_of, find_run
 from memory_async.claim import Claim
 from memory_async.errors import ConflictError, DecisionMissingError, RunAlreadyCompletedError
 from memory_async.keys import Partition, check_id
@@ -15,7 +15,8 @@ from memory_async.message import Message, MessagesLike, parse_messages
 from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
 from memory_async.render import refuse_rendered
 from memory_async.run import Run, RunBlock
-from memory_async.storage.protocol import ABSENT, Append, Put, Trim
+from memory_async.shield import to_the_end
+from memory_async.storage.protocol import ABSENT, Append, Expect, Put, Trim, Write
 from memory_async.usage import parse_usage
 from memory_async.view import ProfileT, View
 
@@ -55,6 +56,7 @@ class Runs(View[ProfileT]):
     ) -> list[Checkpoint]:
         """The user's open runs, newest first; for nobody: those of their own session."""
         storage = self._use()
+        check_status(status)
         where = Partition("session", self.session_id) if self.user_id is None else None
         found = await storage.find(
             "checkpoint", where, user_id=self.user_id, status=status, limit=limit
@@ -98,15 +100,32 @@ class Runs(View[ProfileT]):
                 done = await storage.get(checkpoint.key._replace(kind="turn"))
                 if isinstance(done, Turn):
                     raise RunAlreadyCompletedError(f"run {run_id!r} is completed", done)
-            begin = [] if snapshot.session else [Put(self._new_header(), ABSENT)]
+            context = self._context(snapshot)
+            # Without its header, forgetting the user would not find the session.
+            begin: Write = Put(self._new_header(), ABSENT)
+            if snapshot.session is not None:
+                begin = Expect(snapshot.session.key, snapshot.session.version)
             seconds = self._settings.lease_seconds
             try:
-                claim = await Claim.open(storage, checkpoint, seconds, *begin)
+                claim = await Claim.open(storage, checkpoint, seconds, begin)
             except ConflictError:
                 if await storage.get(checkpoint.key) is not None:
                     raise ConflictError(f"run {run_id!r} is open already: resume it") from None
-                continue  # the session began meanwhile
-            return Run(claim, self._context(snapshot), {})
+                continue  # the session began, changed or went meanwhile
+            if run_id is not None:
+                await self._refuse_completed(claim)
+            return Run(claim, context, {})
+
+    async def _refuse_completed(self, claim: Claim) -> None:
+        """Somebody else's run of this id may have ended since it was looked for."""
+        try:
+            done = await self._use().get(claim.checkpoint.key._replace(kind="turn"))
+        except BaseException:
+            await to_the_end(claim.release())
+            raise
+        if isinstance(done, Turn):
+            await to_the_end(claim.withdraw())
+            raise RunAlreadyCompletedError(f"run {done.run_id!r} is completed", done)
 
     async def _begin_resumed(self, run_id: str, require_decisions: bool) -> Run[ProfileT]:
         storage = self._use()
@@ -115,6 +134,9 @@ class Runs(View[ProfileT]):
             decisions = await decisions_of(storage, kept)
             missing = [each.id for each in kept.requirements if each.id not in decisions]
             if missing and require_decisions:
+                now = await storage.get(kept.key)
+                if not isinstance(now, Checkpoint) or now.version != kept.version:
+                    continue  # with its end the decisions went, too
                 raise DecisionMissingError(
                     f"run {run_id!r} waits for {', '.join(map(repr, missing))}: decide() first"
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from memory_async.errors import (
     CorruptRecordError,
     StorageUnavailableError,
 )
+from memory_async.forked import keep, watch
 from memory_async.keys import (
     MAX_KEY_BYTES,
     Cursor,
@@ -94,9 +94,9 @@ class Driver(ABC):
         self.namespace = check_id("namespace", namespace)
         self.corrupt_rows = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
         self._closed = False
         self._opening = asyncio.Lock()
+        watch(self)
 
     @classmethod
     @abstractmethod
@@ -265,12 +265,8 @@ class Driver(ABC):
         """Connect now instead of at first use. Safe to repeat."""
         if self._closed:
             raise StorageUnavailableError(f"{self!r} is closed: make a new storage")
-        loop, pid = asyncio.get_running_loop(), os.getpid()
-        if self._loop is loop and self._pid == pid:
+        if self._loop is asyncio.get_running_loop():
             return
-        if self._loop is not None and self._pid != pid:
-            self._abandon()
-            self._loop, self._opening = None, asyncio.Lock()
         if self._loop is not None:
             raise ConfigurationError(
                 f"{self!r} was opened in another event loop: make one storage per loop, "
@@ -284,15 +280,13 @@ class Driver(ABC):
 
     async def _open_here(self) -> None:
         await self._open()
-        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
         """Give back every connection this storage opened itself. Final, idempotent."""
         if self._closed:
             return
         self._closed = True
-        if self._pid not in (0, os.getpid()):
-            return
         if self._loop in (None, asyncio.get_running_loop()):
             await to_the_end(self._close_here())
         else:
@@ -302,6 +296,12 @@ class Driver(ABC):
         async with self._opening:  # what is just being opened is closed too
             if self._loop is not None:
                 await self._close()
+
+    def forked(self) -> None:
+        """In a child: opened anew by whoever uses it there, also when it was just being opened."""
+        keep(self._loop, self._opening)
+        self._abandon()
+        self._loop, self._opening = None, asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self.open()

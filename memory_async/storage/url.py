@@ -15,7 +15,13 @@ from memory_async.storage.protocol import Storage
 __all__ = ["open_storage"]
 
 DRIVERS: dict[str, tuple[str, str]] = {
+    "json": ("memory_async.storage.json", "JSONStorage"),
     "memory": ("memory_async.storage.in_memory", "InMemoryStorage"),
+    "redis": ("memory_async.storage.redis", "RedisStorage"),
+    "redis+cluster": ("memory_async.storage.redis", "RedisStorage"),
+    "rediss": ("memory_async.storage.redis", "RedisStorage"),
+    "postgres": ("memory_async.storage.postgres", "PostgresStorage"),
+    "postgresql": ("memory_async.storage.postgres", "PostgresStorage"),
     "sqlite": ("memory_async.storage.sqlite", "SqliteStorage"),
 }
 _EXAMPLES = "sqlite:///chat.db, sqlite:////var/lib/chat.db or memory://"

@@ -43,15 +43,15 @@ class Inbox:
             before=before,
         )
 
-    def get(self, run_id: str) -> Checkpoint:
+    def get(self, run_id: str | Checkpoint) -> Checkpoint:
         return self._portal.call(self._inbox.get, run_id)
 
-    def decisions(self, run_id: str) -> dict[str, Decision]:
+    def decisions(self, run_id: str | Checkpoint) -> dict[str, Decision]:
         return self._portal.call(self._inbox.decisions, run_id)
 
     def decide(
         self,
-        run_id: str,
+        run_id: str | Checkpoint,
         requirement_id: str,
         *,
         approved: bool | None = None,
@@ -69,10 +69,10 @@ class Inbox:
             note=note,
         )
 
-    def discard(self, run_id: str) -> None:
+    def discard(self, run_id: str | Checkpoint) -> None:
         self._portal.call(self._inbox.discard, run_id)
 
-    def memory_for(self, run_id: str, **options: Any) -> Memory:
+    def memory_for(self, run_id: str | Checkpoint, **options: Any) -> Memory:
         run = self.get(run_id)
         return Memory(self._storage, run.session_id, run.user_id, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 from types import TracebackType
 from typing import Any, Generic, Literal, Self
 
@@ -93,7 +94,7 @@ class Memory(Generic[ProfileT]):
             lease_seconds=lease_seconds,
             debug=debug,
         )
-        self._storage._memories.add(self._memory)
+        self._storage._memories[self._memory] = Lock()
 
     def bind(
         self,
@@ -212,6 +213,7 @@ class Memory(Generic[ProfileT]):
         return self._portal.call(self._memory.recover)
 
     def close(self, timeout: float = 10.0) -> None:
+        self._portal.refuse_own_thread()
         try:
             self._storage._close_memory(self._memory, timeout)
         finally:
@@ -219,7 +221,11 @@ class Memory(Generic[ProfileT]):
                 self._storage.close()
 
     def __enter__(self) -> Self:
-        self._storage.open()
+        try:
+            self._storage.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(

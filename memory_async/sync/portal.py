@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import os
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-import anyio
 from anyio.from_thread import BlockingPortal
 
 from memory_async.errors import ConfigurationError, StorageUnavailableError
-from memory_async.forked import keep
+from memory_async.forked import keep, watch
 
-__all__ = ["Portal"]
+__all__ = ["EXIT_SECONDS", "Portal"]
 
 logger = logging.getLogger("memory_async.sync")
 
@@ -27,32 +26,45 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EXIT_SECONDS = 5.0
+GRACE = 1.0  # seconds: for calls under way when their loop is closed
+
+
+class _Serving(NamedTuple):
+    portal: BlockingPortal
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+
+
+class _Raised(NamedTuple):
+    """A BaseException on its way out of the loop, which it must not stop."""
+
+    error: BaseException
 
 
 class Portal:
     """Runs coroutine functions for plain callers, from any thread.
 
     The thread starts with the first call and ends with `close`; a daemon thread, so that a program
-    that forgets `close` still ends: ``at_exit`` is called first then. A forked
-    child gets a loop of its own.
+    that forgets `close` still ends: ``at_exit`` is run there first. A forked child gets a loop of
+    its own.
     """
 
     def __init__(self) -> None:
         self._closed = False
         self._warned = False
-        self.at_exit: Callable[[], None] | None = None
-        self._reset()
-        _live.add(self)
+        self.at_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._begin()
+        watch(self)
 
-    def _reset(self) -> None:
+    def _begin(self) -> None:
         self._starting = threading.Lock()
-        self._portal: BlockingPortal | None = None
-        self._thread: threading.Thread | None = None
+        self._serving: _Serving | None = None
+        self._entering: set[object] = set()
 
     @property
     def running(self) -> bool:
         """Whether there is a loop (in this process) that may have something to close."""
-        return self._portal is not None
+        return self._serving is not None
 
     def call(
         self,
@@ -65,73 +77,156 @@ class Portal:
         An interrupted call (Ctrl-C) is cancelled in the loop too. `ConfigurationError` from the
         loop's own thread, which would wait for itself.
         """
-        portal = self._portal or self._start()
-        self._refuse_own_thread()
+        interrupted = False
+
+        async def run() -> T | _Raised:
+            if interrupted:
+                raise asyncio.CancelledError
+            try:
+                return await function(*args, **kwargs)
+            except (Exception, asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below
+                return _Raised(error)
+
+        self.refuse_own_thread()
         if not self._warned and _in_running_loop():
             self._warned = True
             warnings.warn(
                 "a plain call from inside a running event loop blocks that loop until it returns: "
                 "prefer `await` with memory_async.Memory there",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=_levels_to_the_caller(),
             )
+        entering = object()
+        self._entering.add(entering)  # before looking for the portal: see close()
         try:
-            future = portal.start_task_soon(partial(function, *args, **kwargs))
-        except RuntimeError as error:
-            raise StorageUnavailableError("closed meanwhile: make a new one") from error
+            portal = (self._serving or self._start()).portal
+            try:
+                future = portal.start_task_soon(run)
+            except RuntimeError as error:
+                raise StorageUnavailableError("closed meanwhile: make a new one") from error
+        except BaseException:
+            interrupted = True
+            raise
+        finally:
+            self._entering.discard(entering)
         try:
-            result: T = future.result()
+            result = future.result()
         except CancelledError:
             raise StorageUnavailableError("closed meanwhile: make a new one") from None
         finally:
             if not future.done():  # interrupted: it must not go on behind the caller's back
                 future.cancel()
+        if isinstance(result, _Raised):
+            raise result.error
         return result
 
     def close(self) -> None:
-        """Let calls under way end, and stop the thread. Idempotent, final."""
-        self._refuse_own_thread()
+        """Let calls under way end, for a moment, and stop the thread. Idempotent, final."""
+        self.refuse_own_thread()
         with self._starting:
             self._closed = True
-            portal, self._portal = self._portal, None
-        if portal is not None and self._thread is not None:
-            portal.start_task_soon(portal.stop).result()
-            self._thread.join()
+            serving, self._serving = self._serving, None
         _live.discard(self)
+        if serving is not None:
+            # Whoever has found the loop just now must get in before it ends, or wait for ever.
+            until = time.monotonic() + GRACE
+            while self._entering and time.monotonic() < until:
+                time.sleep(0.0005)
+            serving.portal.start_task_soon(_stop, serving.portal).result()
+            serving.thread.join()
 
-    def _refuse_own_thread(self) -> None:
-        if threading.current_thread() is self._thread:
+    def refuse_own_thread(self) -> None:
+        serving = self._serving
+        if serving is not None and threading.current_thread() is serving.thread:
             raise ConfigurationError(
                 "this call came from the facade's own event loop (a callback, a model?) and would "
                 "wait for itself: use the async API there"
             )
 
-    def _start(self) -> BlockingPortal:
+    def forked(self) -> None:
+        _live.discard(self)
+        keep(self._serving)
+        self._begin()
+
+    def _start(self) -> _Serving:
         with self._starting:
             if self._closed:
                 raise StorageUnavailableError("this facade is closed: make a new one")
-            if self._portal is None:
-                ready: Future[BlockingPortal] = Future()
-                self._thread = threading.Thread(
+            if self._serving is None:
+                ready: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]] = Future()
+                thread = threading.Thread(
                     target=_serve, args=(ready,), name="memory_async", daemon=True
                 )
-                self._thread.start()
-                self._portal = ready.result()
-            return self._portal
+                try:
+                    thread.start()
+                    self._serving = _Serving(*ready.result(), thread)
+                except BaseException:
+                    ready.cancel()
+                    raise
+                _live.add(self)
+            return self._serving
+
+    def end(self) -> threading.Thread | None:
+        """At exit: have the loop end, all being closed, and wait for none of it."""
+        self._closed = True
+        serving, self._serving = self._serving, None
+        if serving is None:
+            return None
+
+        async def close() -> None:
+            try:
+                if self.at_exit is not None:
+                    await self.at_exit()
+            except Exception:
+                logger.exception("closing at exit failed")
+            finally:
+                await serving.portal.stop(cancel_remaining=True)
+
+        closing = close()
+        try:
+            asyncio.run_coroutine_threadsafe(closing, serving.loop)
+        except RuntimeError:  # the loop is closed
+            closing.close()
+        return serving.thread
 
 
-def _serve(ready: Future[BlockingPortal]) -> None:
+def _serve(ready: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]]) -> None:
     async def serve() -> None:
         async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
+            if ready.set_running_or_notify_cancel():
+                ready.set_result((portal, asyncio.get_running_loop()))
+                await portal.sleep_until_stopped()
 
+    ended = False
     try:
-        anyio.run(serve)
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            loop.set_default_executor(_Executor(thread_name_prefix="memory_async"))
+            serving = loop.create_task(serve())
+            while not serving.done():
+                try:
+                    loop.run_until_complete(serving)
+                except (SystemExit, KeyboardInterrupt) as error:
+                    # Raised by a job (a model, a callback): no reason to end for all others.
+                    logger.warning("a background job raised %r", error)
+            serving.result()
+            ended = True
     except BaseException as error:
-        if ready.done():
+        if not ready.done():
+            ready.set_exception(error)
+        elif ended:  # at exit no thread can be started, to wait for others
+            logger.debug("ending the event loop: %r", error)
+        else:
             raise
-        ready.set_exception(error)
+
+
+async def _stop(portal: BlockingPortal) -> None:
+    loop = asyncio.get_running_loop()
+    await portal.stop()
+    # A call that waits for a model, say, would keep whoever closes waiting as well.
+    loop.call_later(GRACE, lambda: loop.create_task(portal.stop(cancel_remaining=True)))
 
 
 def _in_running_loop() -> bool:
@@ -142,25 +237,42 @@ def _in_running_loop() -> bool:
     return True
 
 
+def _levels_to_the_caller() -> int:
+    frame, levels = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").startswith("memory_async.") and frame.f_back:
+        frame, levels = frame.f_back, levels + 1
+    return levels
+
+
+# --- the end of the interpreter ---
+
 # Strong references: a facade that was never closed is closed at exit, after its jobs.
 _live: set[Portal] = set()
 
 
-def _after_fork() -> None:
-    for portal in _live:
-        keep(portal._portal, portal._thread)
-        portal._reset()
+class _Executor(ThreadPoolExecutor):
+    """At exit no thread can be started: what asks for one then (looking up the address of a model's
+    host, for the jobs that are waited for) is done in the loop."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            future: Future[T] = Future()
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - handed on
+                future.set_exception(error)
+            return future
 
 
 def _at_exit() -> None:
-    for portal in list(_live):
-        if portal.running and portal.at_exit is not None:
-            try:
-                portal.at_exit()
-            except Exception:
-                logger.exception("closing at exit failed")
+    until = time.monotonic() + EXIT_SECONDS + 2 * GRACE
+    try:
+        for thread in [thread for portal in list(_live) if (thread := portal.end())]:
+            thread.join(max(0.0, until - time.monotonic()))
+    except KeyboardInterrupt:
+        pass  # no more waiting: what is not done is done after the next turn, or by recover()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)

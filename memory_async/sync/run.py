@@ -102,9 +102,10 @@ class RunBlock(Generic[ProfileT]):
     def __enter__(self) -> Run[ProfileT]:
         try:
             return Run(self._portal.call(self._block.begin), self._portal)
-        except BaseException as error:
-            if self._block.begun:  # interrupted on the way back: do not keep the lease
-                self._portal.call(self._block.close, error)
+        except Exception:
+            raise
+        except BaseException as error:  # interrupted, maybe on the way back: do not keep the lease
+            self._portal.call(self._block.withdraw, error)
             raise
 
     def __exit__(

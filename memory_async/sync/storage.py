@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
+from memory_async.forked import watch
 from memory_async.keys import Cursor, Key, Kind, Partition
 from memory_async.memory import Memory
 from memory_async.records import Record, Turn
@@ -16,6 +21,10 @@ from memory_async.storage.url import open_storage
 from memory_async.sync.portal import EXIT_SECONDS, Portal
 
 __all__ = ["Storage"]
+
+logger = logging.getLogger("memory_async.sync")
+
+CLOSE_SECONDS = 10.0
 
 
 class Storage:
@@ -27,8 +36,10 @@ class Storage:
     def __init__(self, storage: str | protocol.Storage) -> None:
         self._driver = open_storage(storage) if isinstance(storage, str) else storage
         self._portal = Portal()
-        self._portal.at_exit = self._close_at_exit
-        self._memories: set[Memory[Any]] = set()
+        self._portal.at_exit = partial(self._close_all, EXIT_SECONDS)
+        self._memories: dict[Memory[Any], Lock] = {}  # each with who closes it
+        self._closing = Lock()
+        watch(self)
 
     @property
     def namespace(self) -> str:
@@ -46,25 +57,42 @@ class Storage:
         self._portal.call(self._driver.open)
 
     def close(self) -> None:
+        """Close the facades it was given to as well: up to 10 s for jobs that are due."""
+        self._portal.refuse_own_thread()
+        with self._closing:
+            try:
+                if self._portal.running:
+                    self._portal.call(self._close_all, CLOSE_SECONDS)
+            finally:
+                self._portal.close()
+                for memory in self._memories:
+                    memory.abandon()
+
+    async def _close_all(self, timeout: float) -> None:
+        memories = list(self._memories)
         try:
-            if self._portal.running:
-                self._portal.call(self._driver.close)
+            closing = [memory.close(timeout) for memory in memories]
+            for failed in await asyncio.gather(*closing, return_exceptions=True):
+                if isinstance(failed, Exception):
+                    logger.error("closing a Memory failed", exc_info=failed)
         finally:
-            self._portal.close()
+            await self._driver.close()
 
     def _close_memory(self, memory: Memory[Any], timeout: float) -> None:
-        self._memories.discard(memory)
-        if self._portal.running:
-            self._portal.call(memory.close, timeout)
-        else:
-            memory.abandon()
+        closing = self._memories.get(memory)
+        if closing is None:
+            return  # a view, or closed
+        with closing:
+            if self._portal.running:
+                self._portal.call(memory.close, timeout)
+            else:
+                memory.abandon()
+        self._memories.pop(memory, None)
 
-    def _close_at_exit(self) -> None:
-        try:
-            for memory in list(self._memories):
-                self._close_memory(memory, EXIT_SECONDS)
-        finally:
-            self.close()
+    def forked(self) -> None:
+        """In a child: no thread is left that could be closing anything."""
+        self._closing = Lock()
+        self._memories = {memory: Lock() for memory in self._memories}
 
     def apply(self, *writes: Write) -> list[Result]:
         return self._portal.call(self._driver.apply, *writes)
@@ -137,7 +165,11 @@ class Storage:
         return self._portal.call(self._driver.now, partition)
 
     def __enter__(self) -> Self:
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(

@@ -7,18 +7,17 @@ transaction and its fsync, each in a savepoint of its own.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from memory_async.errors import SchemaTooNewError, StorageUnavailableError
+from memory_async.forked import Whole, keep, watch
 from memory_async.keys import to_micros, utc_now
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied
@@ -34,6 +33,50 @@ class Waiting:
         self.batch = batch
         self.done: Applied | None = None
         self.error: Exception | None = None
+
+
+class Connection:
+    """What aiosqlite's worker calls instead of a `sqlite3.Connection`: each call is whole, so that
+    no fork leaves a child with a lock or a mutex of SQLite's that nobody will ever release.
+
+    SQLite counts the connections a child inherits as its own, and their locks as held, which a fork
+    does not inherit: others would take the write-ahead log away from under the child. So it closes
+    them, at rest as they are. The file is left to the parent, whose own locks say that it is there.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._call = Whole()
+        with self._call:
+            self._connection = connect()
+        watch(self)
+
+    def execute(self, statement: str, parameters: Any = ()) -> Rows:
+        with self._call:
+            return Rows(self._connection.execute(statement, parameters).fetchall())
+
+    def commit(self) -> None:
+        with self._call:
+            self._connection.commit()
+
+    def close(self) -> None:
+        with self._call:
+            self._connection.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def forked(self) -> None:
+        if self._call.cut:
+            keep(self._connection)
+        else:
+            self._connection.close()
+
+
+class Rows(list[Any]):
+    """An answer that has been fetched already."""
+
+    def fetchall(self) -> list[Any]:
+        return self
 
 
 class Reader(sqlite3.Connection):
@@ -63,8 +106,6 @@ class Writer(sqlite3.Connection):
         self._waiting = waiting
         try:
             self._use_wal(time.monotonic() + busy_timeout)
-            if path != ":memory:":
-                _take_inherited_locks(path)
             self.execute(f"PRAGMA synchronous = {durability}")
             self.execute("PRAGMA foreign_keys = ON")
             self._migrate(path)
@@ -144,31 +185,6 @@ class Writer(sqlite3.Connection):
                 self.execute("ROLLBACK TO batch")
             self.execute("RELEASE batch")
         self.execute("COMMIT")
-
-
-_opened_by: dict[tuple[int, int], int] = {}  # the process that opened a file, by its inode
-
-
-def _take_inherited_locks(path: str) -> None:
-    # SQLite counts the connections of a parent process as this one's, and their locks as held,
-    # which a fork does not inherit: once the parent is gone, the next process to open or close the
-    # file would take WAL and shared memory away. So these locks are taken, until the process ends:
-    # closing a descriptor would drop the locks of all others on its file.
-    stat, pid = Path(path).stat(), os.getpid()
-    inode = stat.st_dev, stat.st_ino
-    if _opened_by.get(inode, pid) != pid:
-        import fcntl
-
-        try:
-            for name, start, length in ((path, 0x40000002, 510), (f"{path}-shm", 128, 1)):
-                descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
-        except OSError as error:
-            raise StorageUnavailableError(
-                f"{path} was open when this process was forked, and closed by its parent since: "
-                "open it only after forking, or start processes by spawn"
-            ) from error
-    _opened_by[inode] = pid
 
 
 def _migrations() -> Iterator[tuple[int, str]]:

@@ -26,7 +26,7 @@ from memory_async.keys import Key, to_micros, utc_now
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.sqlite import reads
-from memory_async.storage.sqlite.connection import Reader, Waiting, Writer
+from memory_async.storage.sqlite.connection import Connection, Reader, Waiting, Writer
 from memory_async.storage.url import file_path
 
 
@@ -98,6 +98,11 @@ class SqliteStorage(Driver):
     def _abandon(self) -> None:
         keep(*self._connections)
         self._connections, self._waiting = [], deque()
+
+    def forked(self) -> None:
+        for connection in self._connections:
+            connection._connection = None  # or it warns, at the end, of having been left open
+        super().forked()
 
     async def _apply(self, batch: Batch) -> Applied:
         waiting = Waiting(batch)
@@ -186,9 +191,9 @@ async def _connect(path: str, factory: Any) -> aiosqlite.Connection:
     made: list[aiosqlite.Connection] = []
     failed: list[Exception] = []
 
-    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+    def connect(*args: Any, **kwargs: Any) -> Any:
         try:
-            return factory(*args, **kwargs)  # type: ignore[no-any-return]
+            return Connection(partial(factory, *args, **kwargs))
         except Exception as error:  # noqa: BLE001 - raised below
             # aiosqlite does not wait for the worker of a connection that failed; of this it does.
             failed.append(error)

@@ -1,0 +1,241 @@
+"""The SQL of the reading side: one statement, so one round trip and one moment, for each call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.keys import MAX_KEY_BYTES, Key
+from memory_async.storage.driver import Query, Span, View
+from memory_async.storage.postgres.writes import HIGHEST
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+class Statement(NamedTuple):
+    sql: str
+    given: tuple[Any, ...]
+
+
+# Payloads travel as text: a codec for json is the caller's to set on a pool of his.
+_SESSION = """h.session_id, h.user_id, h.agent_id, h.keep_turns, h.created_at, h.updated_at,
+       h.version, h.payload::text AS payload, h.last_seq, h.trimmed, j.jobs, j.throughs, j.job_values"""
+_JOBS = """LEFT JOIN LATERAL (
+    SELECT array_agg(job) AS jobs, array_agg(through) AS throughs,
+           array_agg(value::text) AS job_values
+    FROM memory_async.jobs WHERE session = h.id) j ON true"""
+_TURN = "t.seq, t.run_id, t.created_at, t.usage::text AS usage, t.payload::text AS payload"
+_RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
+       r.updated_at, r.expires_at, r.version, r.payload::text AS payload"""
+# The clock once, as it is volatile.
+_LIVE = "(r.expires_at IS NULL OR r.expires_at > (SELECT memory_async.now_micros()))"
+
+NOW = "SELECT memory_async.now_micros()"
+
+GET_SESSION = f"""
+SELECT {_SESSION} FROM memory_async.headers h {_JOBS}
+WHERE h.namespace = $1 AND h.session_id = $2"""
+
+GET_TURN = f"""
+SELECT {_TURN} FROM memory_async.turns t
+WHERE t.run_id = $3 AND t.session = (
+    SELECT id FROM memory_async.headers WHERE namespace = $1 AND session_id = $2)"""
+
+GET_RECORD = f"""
+SELECT {_RECORD} FROM memory_async.records r
+WHERE r.namespace = $1 AND r.kind = $2 AND r.record_id = $3 AND r.partition = $4 AND {_LIVE}"""
+
+# Bounds on both sides, by which the planner knows a part of the log is meant, however long it is;
+# the session as a subquery, so that the index gives the order.
+HISTORY = f"""
+WITH h AS MATERIALIZED (
+    SELECT id, last_seq, trimmed FROM memory_async.headers
+    WHERE namespace = $1 AND session_id = $2
+)
+SELECT {_TURN} FROM memory_async.turns t
+WHERE t.session = (SELECT id FROM h)
+  AND t.seq > (SELECT greatest($3, CASE WHEN $6 THEN 0 ELSE trimmed END) FROM h)
+  AND t.seq < (SELECT coalesce($4, last_seq + 1) FROM h)
+ORDER BY t.seq {{order}} LIMIT $5"""
+
+# Rows of three kinds, of which each fills its own columns.
+SNAPSHOT = f"""
+WITH h AS MATERIALIZED (
+    SELECT * FROM memory_async.headers WHERE namespace = $1 AND session_id = $2
+), start AS MATERIALIZED (
+    SELECT greatest(h.trimmed, least(
+        CASE WHEN $3::bigint IS NULL THEN 0 ELSE h.last_seq - $3 END,
+        coalesce((SELECT through FROM memory_async.jobs WHERE session = h.id AND job = $4),
+                 h.last_seq))) AS seq
+    FROM h
+)
+SELECT 's' AS what, h.session_id AS id, h.user_id, h.created_at, h.updated_at, h.version,
+       h.payload::text AS payload, h.last_seq AS seq, NULL AS usage,
+       h.agent_id, h.keep_turns, h.trimmed, j.jobs, j.throughs, j.job_values,
+       NULL AS partition, NULL AS status, NULL::text[] AS tags, NULL::bigint AS expires_at
+FROM h {_JOBS}
+UNION ALL
+SELECT 't', t.run_id, NULL, t.created_at, NULL, NULL, t.payload::text, t.seq, t.usage::text,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM memory_async.turns t
+WHERE t.session = (SELECT id FROM h)
+  AND t.seq > (SELECT seq FROM start) AND t.seq <= (SELECT last_seq FROM h)
+UNION ALL
+SELECT 'r', r.record_id, r.user_id, r.created_at, r.updated_at, r.version, r.payload::text,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       r.partition, r.status, r.tags, r.expires_at
+FROM memory_async.records r
+WHERE r.namespace = $1 AND r.kind = 'profile' AND r.record_id = $6 AND r.partition = $5
+  AND {_LIVE}"""
+
+
+def get(namespace: str, key: Key) -> Statement:
+    if key.kind == "session":
+        return Statement(GET_SESSION, (namespace, key.id))
+    if key.kind == "turn":
+        return Statement(GET_TURN, (namespace, key.partition.id, key.id))
+    return Statement(GET_RECORD, (namespace, key.kind, key.id, str(key.partition)))
+
+
+def history(namespace: str, session_id: str, span: Span) -> Statement:
+    return Statement(
+        HISTORY.format(order="DESC" if span.newest else "ASC"),
+        (
+            namespace,
+            session_id,
+            _at_most(span.after),
+            _at_most(span.before),
+            _at_most(span.limit),
+            span.trimmed,
+        ),
+    )
+
+
+def snapshot(
+    namespace: str, session_id: str, profile: Key | None, last: int | None, since: str | None
+) -> Statement:
+    partition, name = (None, None) if profile is None else (str(profile.partition), profile.id)
+    return Statement(SNAPSHOT, (namespace, session_id, _at_most(last), since, partition, name))
+
+
+def find(namespace: str, query: Query) -> Statement:
+    """The conditions given, and only those: an index serves each common set of them."""
+    conditions: list[str] = []
+    given: list[Any] = []
+
+    def add(condition: str, *values: Any) -> None:
+        start = len(given) + 1
+        given.extend(values)
+        conditions.append(condition.format(*(f"${start + n}" for n in range(len(values)))))
+
+    sessions = query.kind == "session"
+    if sessions:
+        columns, table = _SESSION, f"memory_async.headers h {_JOBS}"
+        place = ("h.created_at", "h.session_id")
+    else:
+        columns, table = _RECORD, "memory_async.records r"
+        place = ("r.created_at", "r.record_id", "r.partition")
+    row, id = place[0][0], place[1]
+
+    add(f"{row}.namespace = {{}}", namespace)
+    if sessions:
+        if query.status is not None or query.tags:
+            add("false")  # headers have neither
+        if query.lagging is not None:
+            # "lagging" is what the partial index holds; the job is looked up only in those.
+            add("h.lagging")
+            add(
+                "EXISTS (SELECT 1 FROM memory_async.jobs WHERE session = h.id AND job = {}"
+                " AND through < h.last_seq)",
+                query.lagging,
+            )
+        if query.partition is not None:
+            space, _, session_id = query.partition.partition("/")
+            if space == "session":
+                add("h.session_id = {}", session_id)
+            else:
+                add("false")
+    else:
+        add("r.kind = {}", query.kind)
+        add(_LIVE)
+        if query.lagging is not None:
+            add("false")  # only sessions lag
+        if query.partition is not None:
+            add("r.partition = {}", query.partition)
+        if query.status is not None:
+            add("r.status = {}", query.status)
+        if query.tags:
+            add("r.tags @> {}", list(query.tags))
+    if query.id is not None:
+        add(f"{id} = {{}}", query.id)
+    if query.prefix is not None:
+        # Also the last of all ids that begin so is below this.
+        above = query.prefix + "\U0010ffff" * MAX_KEY_BYTES
+        add(f"{id} BETWEEN {{}} AND {{}}", query.prefix, above)
+    if query.user_id is not None:
+        add(f"{row}.user_id = {{}}", query.user_id)
+    if query.before is not None:
+        marks = ", ".join("{}" for _ in place)
+        add(f"({', '.join(place)}) < ({marks})", *query.before[: len(place)])
+    order = ", ".join(f"{column} DESC" for column in place)
+    given.append(_at_most(query.limit))
+    return Statement(
+        f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"
+        f" ORDER BY {order} LIMIT ${len(given)}",
+        tuple(given),
+    )
+
+
+def _at_most(number: int | None) -> int | None:
+    return None if number is None else min(number, HIGHEST // 2)
+
+
+def session_row(row: Row, id: str = "session_id", last_seq: str = "last_seq") -> SessionRow:
+    jobs = zip(row["jobs"] or (), row["throughs"] or (), row["job_values"] or (), strict=True)
+    return SessionRow(
+        row[id],
+        row["user_id"],
+        row["agent_id"],
+        row["keep_turns"],
+        row["created_at"],
+        row["updated_at"],
+        row["version"],
+        row["payload"],
+        row[last_seq],
+        row["trimmed"],
+        {job: (through, value) for job, through, value in jobs},
+    )
+
+
+def record_row(row: Row, kind: str | None = None, id: str = "record_id") -> RecordRow:
+    return RecordRow(
+        kind or row["kind"],
+        row["partition"],
+        row[id],
+        row["user_id"],
+        row["status"],
+        tuple(row["tags"] or ()),
+        row["created_at"],
+        row["updated_at"],
+        row["expires_at"],
+        row["version"],
+        row["payload"],
+    )
+
+
+def turn_row(row: Row, id: str = "run_id") -> TurnRow:
+    return TurnRow(row["seq"], row[id], row["created_at"], row["usage"], row["payload"])
+
+
+def view(rows: Iterable[Row]) -> View:
+    session, profile, turns = None, None, []
+    for row in rows:
+        if row["what"] == "t":
+            turns.append(turn_row(row, "id"))
+        elif row["what"] == "s":
+            session = session_row(row, "id", "seq")
+        else:
+            profile = record_row(row, "profile", "id")
+    turns.sort()
+    return View(session, turns, profile)

@@ -1,0 +1,98 @@
+"""The way to a Redis Cluster: each command to the node that holds its first key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio.cluster import RedisCluster
+from redis.client import NEVER_DECODE
+from redis.crc import key_slot
+from redis.exceptions import (
+    ClusterDownError,
+    ClusterError,
+    MaxConnectionsError,
+    NoScriptError,
+    SlotNotCoveredError,
+)
+
+from memory_async.storage.redis.refusals import CannotConnect
+from memory_async.storage.redis.rows import Argument
+from memory_async.storage.redis.scripts import Script
+from memory_async.storage.redis.wire import LOST
+
+AT_ONCE = 64
+# Of these the command has not been carried out: a cluster that finds its feet again.
+_REFUSED = (ClusterDownError, SlotNotCoveredError, MaxConnectionsError, ClusterError)
+
+
+class _FirstKey:
+    """Says where a command's key is; redis-py would ask the server about every command there is,
+    which takes longer than all else of opening."""
+
+    async def initialize(self, node: object) -> None:
+        return
+
+    async def get_keys(self, *command: Any) -> list[Any]:
+        return [command[1]]
+
+
+class ClusterWire:
+    """Over redis-py's cluster client, which follows what moves between nodes."""
+
+    def __init__(
+        self, client: RedisCluster, *, owned: bool, connect_timeout: float | None
+    ) -> None:
+        self._client = client
+        self._owned = owned
+        if owned:
+            client.commands_parser = _FirstKey()  # type: ignore[assignment]
+        self._connect_timeout = connect_timeout
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
+    ) -> Any:
+        rest = (len(keys), *keys, *arguments)
+        try:
+            return await self._send(keys[0], ("EVALSHA", script.sha, *rest), again=again)
+        except NoScriptError:
+            return await self._send(keys[0], ("EVAL", script.text, *rest), again=again)
+
+    async def command(self, *command: Argument, again: bool = True) -> Any:
+        return await self._send(command[1], command, again=again)
+
+    def slot(self, key: bytes) -> int:
+        return key_slot(key)
+
+    async def close(self) -> None:
+        if self._owned:
+            await self._client.aclose()
+
+    async def _send(self, key: Argument, command: Sequence[Argument], *, again: bool) -> Any:
+        try:
+            return await self._once(key, command)
+        except _REFUSED:
+            return await self._once(key, command)
+        except LOST:
+            if not again:
+                raise
+            return await self._once(key, command)
+
+    async def _once(self, key: Argument, command: Sequence[Argument]) -> Any:
+        raw = [each if isinstance(each, bytes) else str(each).encode() for each in command[1:]]
+        async with self._room:
+            await self._connect()
+            node = self._client.get_node_from_key(key)
+            # With a node named, redis-py does not repeat what may have been carried out.
+            return await self._client.execute_command(
+                command[0], *raw, target_nodes=node, **{NEVER_DECODE: True}
+            )
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await self._client.initialize()
+        except Exception as error:
+            raise CannotConnect from error

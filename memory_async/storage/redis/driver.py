@@ -1,0 +1,396 @@
+"""`RedisStorage`: Redis, Redis Cluster or Valkey, on redis.asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
+
+from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.errors import (
+    ConfigurationError,
+    ConflictError,
+    StorageError,
+    StorageUnavailableError,
+)
+from memory_async.forked import keep
+from memory_async.keys import Key, Partition, from_micros
+from memory_async.storage.batch import (
+    AdvanceOp,
+    AppendOp,
+    Batch,
+    PutOp,
+    PutSessionOp,
+    check_owner,
+    must_advance,
+    must_delete,
+    must_put,
+)
+from memory_async.storage.driver import Applied, Driver, Query, Span, View
+from memory_async.storage.protocol import ABSENT, Delete, Expect
+from memory_async.storage.redis.keys import Entry, Keys, families, from_stamp
+
+try:
+    from redis.asyncio import ConnectionPool, Redis
+    from redis.asyncio.cluster import RedisCluster
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+except ImportError as error:
+    raise ConfigurationError(
+        "RedisStorage needs the package redis: pip install 'memory-async[redis]'"
+    ) from error
+
+from memory_async.storage.redis import scripts
+from memory_async.storage.redis.cluster import ClusterWire
+from memory_async.storage.redis.index import Index
+from memory_async.storage.redis.refusals import refusals
+from memory_async.storage.redis.rows import (
+    field,
+    record_row,
+    session_row,
+    turn_row,
+    turn_rows,
+    write_arguments,
+)
+from memory_async.storage.redis.wire import PoolWire, Wire
+
+_MOST = 1 << 53  # a seq is smaller
+
+
+class RedisStorage(Driver):
+    """A Redis, a Redis Cluster (``cluster=True``, or a ``redis+cluster://`` URL) or a Valkey, by its
+    URL or as a `redis.asyncio` client of yours, which is never closed::
+
+        RedisStorage("redis://:secret@localhost:6379/0", ttl=30 * 24 * 3600)
+
+    With ``ttl`` a session goes so many seconds after its last write, with everything in it. What a
+    returned write survives is the server's to say (``appendonly``, ``appendfsync``, ``save``).
+    ``prefix`` leads every key. ``timeout`` and ``connect_timeout`` are seconds; any other option
+    goes to redis-py's connections, e.g. ``ssl_ca_certs="ca.pem"``.
+    """
+
+    max_payload_bytes = (512 << 20) - 1  # proto-max-bulk-len
+
+    url_options: ClassVar[dict[str, Callable[[str], Any]]] = {
+        **Driver.url_options,
+        "ttl": float,
+        "prefix": str,
+        "timeout": float,
+        "connect_timeout": float,
+        "ssl_ca_certs": str,
+        "ssl_certfile": str,
+        "ssl_keyfile": str,
+    }
+
+    def __init__(
+        self,
+        url_or_client: str | Redis | RedisCluster,
+        *,
+        namespace: str = "default",
+        ttl: float | None = None,
+        cluster: bool = False,
+        prefix: str = "memory_async",
+        timeout: float = 30.0,
+        connect_timeout: float = 5.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(namespace=namespace)
+        self.ttl = ttl
+        self._ttl = "" if ttl is None else _milliseconds(ttl)
+        if not prefix or set(prefix) & set("{}\0"):
+            raise ConfigurationError(f"{prefix!r} is no prefix: it must not hold braces")
+        self._given: Redis | RedisCluster | None = None
+        self._url = ""
+        self._made_in = os.getpid()
+        if isinstance(url_or_client, str):
+            self._url, self._where = _checked_url(url_or_client)
+            self._options = {
+                "socket_timeout": timeout,
+                "socket_connect_timeout": connect_timeout,
+                **options,
+            }
+        elif isinstance(url_or_client, Redis | RedisCluster):
+            if options:
+                raise ConfigurationError(f"give {', '.join(options)} to your client instead")
+            self._given, self._where = url_or_client, "the Redis of your client"
+        else:
+            raise ConfigurationError(
+                "RedisStorage takes a URL or a client of redis.asyncio, "
+                f"not {type(url_or_client).__module__}.{type(url_or_client).__name__}"
+            )
+        self._cluster = cluster or isinstance(url_or_client, RedisCluster)
+        if self._cluster and isinstance(url_or_client, Redis):
+            raise ConfigurationError("to a cluster goes a redis.asyncio.RedisCluster")
+        self._connect_timeout = connect_timeout if self._url else None
+        self._keys = Keys(prefix, namespace, cluster=self._cluster)
+        self._wire: Wire | None = None
+        self._index: Index | None = None
+
+    @classmethod
+    def from_url(cls, scheme: str, rest: str, options: dict[str, Any]) -> Self:
+        cluster = scheme == "redis+cluster"
+        return cls(f"{'redis' if cluster else scheme}://{rest}", cluster=cluster, **options)
+
+    def __repr__(self) -> str:
+        return f"RedisStorage({self._where!r}, namespace={self.namespace!r})"
+
+    # --- opening and closing ---
+
+    async def _open(self) -> None:
+        if self._given is not None:
+            self._check_given(self._given)
+        wire = self._connect()
+        try:
+            with refusals(self._where):
+                denied = await wire.run(scripts.PROBE, [self._keys.probe()], [], again=True)
+            if denied:
+                raise StorageError(f"{self._where} does not let this user use {denied.decode()}")
+        except BaseException:
+            await wire.close()
+            raise
+        self._wire = wire
+        self._index = Index(wire, self._keys, cluster=self._cluster)
+
+    def _connect(self) -> Wire:
+        owned = self._given is None
+        try:
+            if self._cluster:
+                client = self._given or RedisCluster.from_url(
+                    self._url,
+                    retry=Retry(NoBackoff(), 0),
+                    require_full_coverage=False,
+                    protocol=2,
+                    **self._options,
+                )
+                assert isinstance(client, RedisCluster)  # noqa: S101 - checked when given
+                return ClusterWire(client, owned=owned, connect_timeout=self._connect_timeout)
+            if self._given is not None:
+                pool = self._given.connection_pool
+            else:
+                options = {"retry": Retry(NoBackoff(), 0), "protocol": 2, **self._options}
+                pool = ConnectionPool.from_url(self._url, **options)
+                pool.connection_class(**pool.connection_kwargs)  # which checks the options
+            return PoolWire(pool, owned=owned, connect_timeout=self._connect_timeout)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"redis-py refuses these options: {error}") from None
+
+    def _check_given(self, client: Any) -> None:
+        if os.getpid() != self._made_in:
+            raise ConfigurationError(
+                "this process is a fork of the one the Redis client was made in, which still uses "
+                "its connections: make a client and a storage in each process"
+            )
+        pools = client.get_nodes() if self._cluster else [client.connection_pool]
+        for pool in pools:
+            names = ("_available_connections", "_connections")
+            for connection in [each for name in names for each in getattr(pool, name, ())]:
+                loop = getattr(getattr(connection, "_reader", None), "_loop", None)
+                if loop not in (None, asyncio.get_running_loop()):
+                    raise ConfigurationError(
+                        "the Redis client given was used in another event loop: make one per loop"
+                    )
+
+    async def _close(self) -> None:
+        wire, index = self._opened()
+        self._wire, self._index = None, None
+        await index.finish()
+        with refusals(self._where):
+            await wire.close()
+
+    def _abandon(self) -> None:
+        keep(self._wire, self._index)
+        self._wire, self._index = None, None
+
+    def _opened(self) -> tuple[Wire, Index]:
+        if self._wire is None or self._index is None:
+            raise StorageUnavailableError(f"{self!r} was closed meanwhile")
+        return self._wire, self._index
+
+    # --- writing ---
+
+    async def _apply(self, batch: Batch) -> Applied:
+        wire, index = self._opened()
+        partition = str(batch.partition)
+        parts = self._keys.partition(partition)
+        ttl = self._ttl if batch.partition.space == "session" else ""
+        ops = [each for op in batch.ops for each in write_arguments(op)]
+        again = _may_repeat(batch)
+        with refusals(self._where):
+            if self._cluster:
+                reply = await self._apply_on_cluster(batch, wire, index, parts, (ttl, ops), again)
+            else:
+                parts.append(self._keys.index("session", "a"))
+                arguments = (partition, ttl, 0, *ops)
+                reply = await wire.run(scripts.APPLY, parts, arguments, again=again)
+        match reply:
+            case [b"ok", seq, did, *_]:
+                return Applied([each == 1 for each in did], seq)
+            case [b"known", seq, head, payload]:
+                return Applied((), known=turn_row(seq, head, payload))
+            case [b"owner", owner]:
+                _raise_ownership(batch, owner.decode() or None)
+            case [b"conflict", number, stored]:
+                _raise_conflict(batch.ops[number - 1], stored and stored.decode())
+        raise StorageError(f"{self._where} answered {reply!r:.200}")
+
+    async def _apply_on_cluster(
+        self,
+        batch: Batch,
+        wire: Wire,
+        index: Index,
+        parts: list[bytes],
+        given: tuple[str, list[Any]],
+        again: bool,
+    ) -> Any:
+        """The index is in other slots: what it lacks is added first, mostly guessed and at once."""
+        ttl, ops = given
+
+        async def run(ensured: Sequence[bytes]) -> Any:
+            arguments = (str(batch.partition), ttl, len(ensured), *ensured, *ops)
+            return await wire.run(scripts.APPLY, parts, arguments, again=again)
+
+        added = set(index.guess(batch.ops))
+        try:
+            if added:
+                reply, _ = await asyncio.gather(run(()), index.change("ZADD", added))
+            else:
+                reply = await run(())
+            for _ in range(8):
+                if reply[0] != b"need":
+                    break
+                needed = reply[1]
+                missing = {Entry.parse(member) for member in needed} - added
+                await index.change("ZADD", missing)
+                added |= missing
+                reply = await run(needed)
+        except BaseException:
+            index.settle(added)
+            raise
+        gone = []
+        if reply[0] == b"ok":
+            gone = [Entry.parse(member) for member in reply[3]]
+            index.learn(batch.ops, reply[4].decode())
+            for entry in gone:
+                index.forget(entry)
+        elif reply[0] == b"need":
+            reply = [b"conflict", 1, None]
+        index.settle(added.union(gone))
+        return reply
+
+    # --- reading ---
+
+    async def _run(self, script: scripts.Script, keys: list[bytes], *arguments: Any) -> Any:
+        wire, _ = self._opened()
+        with refusals(self._where):
+            return await wire.run(script, keys, arguments, again=True)
+
+    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
+        _, index = self._opened()
+        if key.kind == "turn":
+            parts = self._keys.partition(str(key.partition))
+            reply = await self._run(scripts.TURN, [parts[5], parts[3], parts[4]], key.id)
+            return None if reply is None else turn_row(*reply)
+        with refusals(self._where):
+            return await index.get(key)
+
+    async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
+        _, index = self._opened()
+        with refusals(self._where):
+            return await index.find(query)
+
+    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+        keys = self._keys.partition(f"session/{session_id}")[3:5]
+        before = "" if span.before is None else min(span.before, _MOST)
+        limit = "" if span.limit is None else min(span.limit, _MOST)
+        arguments = (min(span.after, _MOST), before, limit, int(span.newest), int(span.trimmed))
+        first, *parts = await self._run(scripts.HISTORY, keys, *arguments)
+        return turn_rows(first, parts)
+
+    async def _snapshot(
+        self, session_id: str, profile: Key | None, last: int | None, since: str | None
+    ) -> View:
+        keys = self._keys.partition(f"session/{session_id}")[:5]
+        wanted = ["" if last is None else min(last, _MOST), since or ""]
+        record: RecordRow | None = None
+        if profile is None:
+            reply = await self._run(scripts.SNAPSHOT, keys, *wanted)
+        elif self._cluster:
+            reply, found = await asyncio.gather(
+                self._run(scripts.SNAPSHOT, keys, *wanted), self._get(profile)
+            )
+            assert found is None or isinstance(found, RecordRow)  # noqa: S101 - of a profile
+            record = found
+        else:
+            keys += self._keys.partition(str(profile.partition))[6:8]
+            at = field(profile.kind, profile.id)
+            reply = await self._run(scripts.SNAPSHOT, keys, *wanted, at)
+            if reply[7] is not None:
+                record = record_row(profile, reply[7], reply[8])
+                if record.expires_at is not None and record.expires_at <= from_stamp(reply[6]):
+                    record = None
+        session = None if reply[0] is None else session_row(session_id, reply[0])
+        return View(session, turn_rows(reply[1], reply[2:6]), record)
+
+    async def now(self, partition: Partition) -> datetime:
+        """The clock of the node that holds the partition."""
+        await self.open()
+        keys = self._keys.partition(str(partition))[6:8]
+        [time, *_] = await self._run(scripts.FETCH, keys, "record", "")
+        return from_micros(from_stamp(time))
+
+
+def _milliseconds(ttl: float) -> str:
+    number = isinstance(ttl, int | float) and not isinstance(ttl, bool) and math.isfinite(ttl)
+    if not number or not 1 <= ttl * 1000 <= 1e14:
+        raise ConfigurationError(f"ttl is in seconds, from 0.001 on (None: for ever), not {ttl!r}")
+    return str(int(ttl * 1000))
+
+
+def _checked_url(url: str) -> tuple[str, str]:
+    """The URL, and what of it may be shown. Nothing of a bad one is: a password may be in it."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "localhost", parts.port or 6379
+    except ValueError:
+        host, port, parts = "", 0, urlsplit("")
+    database = parts.path.strip("/") or "0"
+    rest = parts.path + parts.query + parts.fragment
+    if parts.scheme not in ("redis", "rediss") or "@" in rest or not database.isdecimal():
+        raise ConfigurationError(
+            "a Redis URL is redis://[user:password@]host[:port][/database] (rediss:// with TLS); "
+            "in user and password, percent-encode what is neither letter nor digit"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigurationError("options in a URL are for open_storage(); here they are arguments")
+    return url, f"{parts.scheme}://{host}:{port}/{database}"
+
+
+def _may_repeat(batch: Batch) -> bool:
+    """Whether applying the batch twice is applying it once, and looks so."""
+    if batch.append is not None:
+        return True
+    return all(isinstance(op, PutOp | PutSessionOp) and op.when is ABSENT for op in batch.ops)
+
+
+def _raise_ownership(batch: Batch, owner: str | None) -> None:
+    for op in batch.ops:
+        if isinstance(op, AppendOp | PutSessionOp):
+            header = op.session if isinstance(op, AppendOp) else op.row
+            check_owner(header.session_id, owner, header.user_id)
+
+
+def _raise_conflict(op: Any, stored: str | None) -> None:
+    match op:
+        case PutOp(row=row, when=when):
+            must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
+        case PutSessionOp(row=header, when=when):
+            must_put(f"session {header.session_id!r}", stored, header.version, when)
+        case Delete() | Expect():
+            must_delete(op, stored)
+        case AdvanceOp():
+            must_advance(op, None, 0, 0)
+    raise ConflictError("others kept writing to this partition: read again")

@@ -1,0 +1,226 @@
+"""The way to one Redis: commands in flight together share a connection and a round trip.
+
+redis-py would repeat a command whose answer was lost. Here that is for the caller to say, since
+some writes must not be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from redis.asyncio import ConnectionPool
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - theirs is meant
+    NoScriptError,
+    ResponseError,
+    TimeoutError,  # noqa: A004
+)
+
+from memory_async.storage.redis.refusals import CannotConnect
+from memory_async.storage.redis.rows import Argument
+from memory_async.storage.redis.scripts import Script
+
+LANES = 4
+TOGETHER = 64
+LOST = (ConnectionError, TimeoutError, OSError)
+
+
+class Wire(Protocol):
+    """To one Redis, or to a cluster."""
+
+    async def command(self, *command: Argument, again: bool = True) -> Any:
+        """The answer to a command; ``again``: it may be sent twice when its answer is lost."""
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
+    ) -> Any: ...
+
+    def slot(self, key: bytes) -> int:
+        """What only keys with the same may be given to one script."""
+
+    async def close(self) -> None: ...
+
+
+class _Call:
+    __slots__ = ("future", "packed")
+
+    def __init__(self, packed: bytes, future: asyncio.Future[Any]) -> None:
+        self.packed = packed
+        self.future = future
+
+
+class PoolWire:
+    """Over a few connections of a pool. One call alone goes out at once; calls that arrive while
+    all connections are taken wait, and then go out together."""
+
+    def __init__(self, pool: ConnectionPool, *, owned: bool, connect_timeout: float | None) -> None:
+        self._pool = pool
+        self._owned = owned
+        self._connect_timeout = connect_timeout
+        self._lanes = max(1, min(LANES, pool.max_connections))
+        self._busy = 0
+        self._idle: list[Any] = []  # kept out of the pool, when the pool is ours
+        self._waiting: deque[_Call] = deque()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
+    ) -> Any:
+        rest = (len(keys), *keys, *arguments)
+        try:
+            return await self.command("EVALSHA", script.sha, *rest, again=again)
+        except NoScriptError:
+            return await self.command("EVAL", script.text, *rest, again=again)
+
+    async def command(self, *command: Argument, again: bool = True) -> Any:
+        packed = _pack(command)
+        try:
+            return await self._once(packed)
+        except LOST:
+            if not again:
+                raise
+            return await self._once(packed)
+
+    def slot(self, key: bytes) -> int:
+        return 0
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._owned:
+            # Those in use, too: whoever waits for an answer is told that it will not come.
+            await self._pool.disconnect(inuse_connections=True)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._owned:
+            await self._pool.disconnect(inuse_connections=True)
+
+    async def _once(self, packed: bytes) -> Any:
+        if self._busy >= self._lanes:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Call(packed, future))
+            return await future
+        self._busy += 1
+        answers: list[Any] = []
+        try:
+            await self._exchange([packed], answers)
+        finally:
+            self._next()
+        if isinstance(answers[0], ResponseError):
+            raise answers[0]
+        return answers[0]
+
+    def _next(self) -> None:
+        """Pass the lane on to those who wait, or give it back."""
+        if not self._waiting:
+            self._busy -= 1
+            return
+        task = asyncio.ensure_future(self._serve())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self) -> None:
+        try:
+            while self._waiting:
+                calls, size = [], 0
+                while self._waiting and len(calls) < TOGETHER and size < 1 << 20:
+                    call = self._waiting.popleft()
+                    if not call.future.done():  # else it was cancelled before it was sent
+                        calls.append(call)
+                        size += len(call.packed)
+                if calls:
+                    await self._answer(calls)
+        finally:
+            self._busy -= 1
+
+    async def _answer(self, calls: list[_Call]) -> None:
+        answers: list[Any] = []
+        lost: BaseException | None = None
+        try:
+            await self._exchange([call.packed for call in calls], answers)
+        except Exception as error:  # noqa: BLE001 - raised in those who wait
+            lost = error
+        for number, call in enumerate(calls):
+            if call.future.done():
+                continue
+            answer = answers[number] if number < len(answers) else lost
+            if isinstance(answer, BaseException):
+                call.future.set_exception(answer)
+            else:
+                call.future.set_result(answer)
+
+    async def _exchange(self, commands: list[bytes], answers: list[Any]) -> None:
+        connection = await self._connection()
+        try:
+            await connection.send_packed_command(commands)
+            if self._closed:
+                raise ConnectionError("the storage was closed meanwhile")
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response(disable_decoding=True))
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException as error:
+            # An answer may still come: nobody else may take it for theirs.
+            await connection.disconnect(nowait=True)
+            if self._closed and isinstance(error, Exception):
+                raise ConnectionError("the storage was closed meanwhile") from error
+            raise
+        finally:
+            if self._owned:
+                self._idle.append(connection)
+            else:
+                await self._pool.release(connection)
+
+    async def _connection(self) -> Any:
+        if self._closed:
+            raise ConnectionError("the storage was closed meanwhile")
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                if self._idle:
+                    return await self._checked(self._idle.pop())
+                return await self._new()
+        except Exception as error:
+            if self._closed:  # under the hands of one who was just connecting
+                raise ConnectionError("the storage was closed meanwhile") from error
+            if isinstance(error, (*LOST, ResponseError)):
+                raise CannotConnect from error
+            raise
+
+    async def _checked(self, connection: Any) -> Any:
+        try:
+            await self._pool.ensure_connection(connection)  # which connects anew after a restart
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            self._idle.append(connection)
+            raise
+        return connection
+
+    async def _new(self) -> Any:
+        # Cancelled in the middle, redis-py would keep a connection that never logged in.
+        task = asyncio.ensure_future(self._pool.get_connection())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._tasks.add(task)
+            task.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            return
+        release = asyncio.ensure_future(self._pool.release(task.result()))
+        self._tasks.add(release)
+        release.add_done_callback(self._tasks.discard)
+
+
+def _pack(command: Sequence[Argument]) -> bytes:
+    parts = [b"*%d\r\n" % len(command)]
+    for each in command:
+        raw = each if isinstance(each, bytes) else str(each).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(parts)

@@ -1,0 +1,72 @@
+"""`PostgresStorage`: the conformance suite, directly and through pgbouncer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+asyncpg = pytest.importorskip("asyncpg")
+
+from memory_async.keys import Key
+from memory_async.storage.postgres import PostgresStorage
+from memory_async.storage.protocol import Storage
+from memory_async.testing import MakeStorage, StorageConformance
+from tests.servers.postgres import Postgres, pgbouncer, postgres
+
+DAMAGE = {
+    "turn": """
+        UPDATE memory_async.turns SET payload = '[]' WHERE run_id = $1 AND $3 = 'session'
+        AND session = (SELECT id FROM memory_async.headers WHERE session_id = $2)""",
+    "session": """
+        UPDATE memory_async.headers SET payload = '{}' WHERE session_id = $1
+        AND $2 = session_id AND $3 = 'session'""",
+    "record": """
+        UPDATE memory_async.records SET payload = '[]'
+        WHERE record_id = $1 AND partition = $3 || '/' || $2""",
+}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def port(server: Postgres) -> Iterator[int]:
+    with pgbouncer(server) as port:
+        yield port
+
+
+async def damage(url: str, key: Key) -> None:
+    connection = await asyncpg.connect(url)
+    sql = DAMAGE.get(key.kind, DAMAGE["record"])
+    done = await connection.execute(sql, key.id, key.partition.id, key.partition.space)
+    assert done == "UPDATE 1"
+    await connection.close()
+
+
+class TestPostgres(StorageConformance):
+    @pytest.fixture
+    def storages(self, server: Postgres) -> MakeStorage:
+        self.url = server.url()
+
+        def make(namespace: str = "default") -> Storage:
+            return PostgresStorage(server.url(), namespace=namespace)
+
+        return make
+
+    async def damage(self, storage: Storage, key: Key) -> None:
+        await damage(self.url, key)
+
+
+class TestPgbouncer(TestPostgres):
+    @pytest.fixture
+    def storages(self, server: Postgres, port: int) -> MakeStorage:
+        self.url = server.url()
+        def make(namespace: str = "default") -> Storage:
+            url = server.url(port=port)
+            return PostgresStorage(url, namespace=namespace, statement_cache_size=0)
+
+        return make
