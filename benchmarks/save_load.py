@@ -205,12 +205,12 @@ async def measure_loads(folder: Path, report: Report, rounds: int, long: int) ->
         calls[f"peer {size}"] = partial(peer[size].load, LAST)
     calls[f"ours last {SHORT} of {SHORT}"] = partial(ours[SHORT].load, SHORT)
     calls[f"ours last {SHORT} of {long}"] = partial(ours[long].load, SHORT)
-    took = await measure(calls, rounds=rounds, block=10)
+    took = await measure(calls, rounds=rounds, block=5)
     whole: dict[str, Call] = {}
     for size in (SHORT, long):
         whole[f"ours {size}"] = partial(ours[size].load, None)
         whole[f"peer {size}"] = partial(peer[size].load, None)
-    took_whole = await measure(whole, rounds=max(rounds // 10, 3), block=2)
+    took_whole = await measure(whole, rounds=max(rounds // 20, 3), block=2)
     for size in sizes:
         await ours[size].close()
         await peer[size].close()
@@ -262,7 +262,7 @@ async def measure_saves(folder: Path, report: Report, rounds: int, long: int) ->
         calls[name] = partial(save_next, subject)
         if size == SHORT:
             before[name] = partial(subject.fill, SHORT)
-    took = await measure(calls, rounds=rounds, block=8, before=before)
+    took = await measure(calls, rounds=rounds, block=4, before=before)
     for subject in subjects.values():
         await subject.close()
 
@@ -344,7 +344,7 @@ async def describe(folder: Path, report: Report) -> None:
 
 async def run_all(options: argparse.Namespace) -> int:
     report = Report(markdown=options.markdown)
-    rounds, long = (3, 200) if options.quick else (60, LONG)
+    rounds, long = (3, 200) if options.quick else (120, LONG)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         await describe(folder, report)

@@ -38,9 +38,8 @@ EVENINGS: dict[str, dict[str, Any]] = {
 }
 
 
-async def model(messages: list[dict[str, Any]], *, schema: dict[str, Any] | None = None) -> str:
+async def model(messages: list[dict[str, Any]], *, schema: object = None) -> str:  # noqa: ARG001
     """Stands in for your model: it is asked for the traits that are new or have changed."""
-    assert schema is not None and "allergies" in schema["properties"]
     [learned] = [EVENINGS[text] for text in EVENINGS if text in messages[-1]["content"]]
     return json.dumps(learned)
 

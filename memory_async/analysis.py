@@ -75,8 +75,6 @@ class AnalysisJob:
             asked, answer = profile, await self._ask(profile.traits, text)
             while not await self._put(storage, profile, answer, session, through):
                 profile = await self._profile(storage, session.user_id)
-                if not await _is_there(storage, session, profile):
-                    return False
                 if profile.applied.get(_incarnation(session), 0) > after:
                     raise ConflictError("another worker has merged these turns")
                 if profile.forgotten_at != asked.forgotten_at or not self._update:
@@ -187,9 +185,9 @@ def _rebase(said: Any, base: Any, now: Any) -> Any:
         kept = [each for each in now if each in said or each not in known]
         return kept + [each for each in said if each not in known and each not in now]
     if isinstance(said, dict) and isinstance(now, dict):
-        known = base if isinstance(base, dict) else {}
-        kept = {name: value for name, value in now.items() if name in said or name not in known}
-        return {**kept, **rebase(said, known, now)}
+        old: dict[str, Any] = base if isinstance(base, dict) else {}
+        others = {name: value for name, value in now.items() if name in said or name not in old}
+        return {**others, **rebase(said, old, now)}
     return said
 
 

@@ -29,12 +29,12 @@ def keep(*things: object) -> None:
 class Forkable(Protocol):
     """What has something to leave behind in a forked child."""
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Called in the child before anything else runs there; no other thread exists."""
 
 
 def watch(thing: Forkable) -> None:
-    """Have ``thing.forked()`` called in every child, as long as it lives."""
+    """Have ``thing._forked()`` called in every child, as long as it lives."""
     with _making:
         _watched.add(thing)
 
@@ -84,7 +84,7 @@ def _after_fork_in_child() -> None:
     _held.clear()
     for thing in list(_watched):
         try:
-            thing.forked()
+            thing._forked()
         except Exception:
             logger.exception("%r in a forked child", thing)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -17,6 +18,7 @@ __all__ = ["Model", "ModelLike", "SupportsClose", "as_model", "ask", "complete_j
 ATTEMPTS = 3
 CALL_TIMEOUT = 300.0
 LONGEST_WAIT = 60.0
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @runtime_checkable
@@ -163,4 +165,6 @@ async def _complete(
         raise ModelError(f"the model failed: {error!r}") from error
     if not isinstance(answer, str):
         raise ModelError(f"the model answered a {type(answer).__name__}, not a str")
+    if not answer.isascii() and _SURROGATE.search(answer):  # half a character, of a cut answer
+        raise ModelError("the model answered a lone surrogate, which is not valid UTF-8")
     return answer

@@ -179,29 +179,26 @@ class RunBlock(Generic[ProfileT]):
         self._begin = begin
         self._complete = complete
         self._run: Run[ProfileT] | None = None
-        self._entering = asyncio.Lock()
+        self._ended = False
+        self._moving = asyncio.Lock()  # an interrupted thread closes what may still be beginning
 
     async def begin(self) -> Run[ProfileT]:
-        async with self._entering:
+        async with self._moving:
             if self._run is not None:
                 raise ConfigurationError("a run's block is entered once: call run() again")
             self._run = await self._begin()
             return self._run
 
-    async def withdraw(self, error: BaseException) -> None:
-        """For a caller who was interrupted while another thread began: nobody would end it."""
-        async with self._entering:
-            if self._run is not None:
-                await self.close(error)
-
     async def close(self, error: BaseException | None) -> bool:
         """Store how the block ended, also when this is cancelled; whether ``error`` is swallowed.
-        Never raises it itself."""
-        return await to_the_end(self._end(error))
+        Never raises it itself. A second call only waits for the first."""
+        async with self._moving:
+            if self._run is None or self._ended:
+                return False
+            self._ended = True
+            return await to_the_end(self._end(self._run, error))
 
-    async def _end(self, error: BaseException | None) -> bool:
-        run = self._run
-        assert run is not None  # noqa: S101 - begin() was called
+    async def _end(self, run: Run[ProfileT], error: BaseException | None) -> bool:
         # A pause that something in the block has swallowed is one all the same.
         paused = run._pausing if error is None else _is_pause(error, run)
         try:

@@ -297,7 +297,7 @@ class Driver(ABC):
             if self._loop is not None:
                 await self._close()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a child: opened anew by whoever uses it there, also when it was just being opened."""
         keep(self._loop, self._opening)
         self._abandon()

@@ -81,7 +81,11 @@ class Inbox:
             self._storage.close()
 
     def __enter__(self) -> Self:
-        self._storage.open()
+        try:
+            self._storage.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(

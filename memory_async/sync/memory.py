@@ -101,7 +101,7 @@ class Memory(Generic[ProfileT]):
         *,
         session_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
         user_id: str | None | Literal[Inherit.INHERIT] = INHERIT,
-    ) -> Memory[ProfileT]:
+    ) -> Self:
         view = object.__new__(type(self))
         view._owns_storage = False
         view._storage, view._portal = self._storage, self._portal
@@ -267,5 +267,5 @@ class Jobs:
     def lag(self) -> int:
         return self._jobs.lag
 
-    def run(self, name: str, session_id: str, *, rest: bool = True) -> None:
-        self._portal.call(self._jobs.run, name, session_id, rest=rest)
+    def run(self, name: str, session_id: str, *, rest: bool = True) -> bool:
+        return self._portal.call(self._jobs.run, name, session_id, rest=rest)

@@ -145,7 +145,7 @@ class Portal:
                 "wait for itself: use the async API there"
             )
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         _live.discard(self)
         keep(self._serving)
         self._begin()

@@ -18,6 +18,8 @@ from memory_async.view import ProfileT
 
 __all__ = ["Run", "RunBlock"]
 
+PATIENCE = 3  # how often Ctrl-C is pressed before the end of a run goes on in the background only
+
 
 class Run(Generic[ProfileT]):
     """See `memory_async.Run`. Its methods run where they are called: a pause leaves the caller's
@@ -105,7 +107,7 @@ class RunBlock(Generic[ProfileT]):
         except Exception:
             raise
         except BaseException as error:  # interrupted, maybe on the way back: do not keep the lease
-            self._portal.call(self._block.withdraw, error)
+            self._close(error)
             raise
 
     def __exit__(
@@ -114,5 +116,21 @@ class RunBlock(Generic[ProfileT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        return self._close(exc)
+
+    def _close(self, error: BaseException | None) -> bool:
         # The exception is told to the loop, never raised there: a BaseException would stop it.
-        return self._portal.call(self._block.close, exc)
+        interrupt: BaseException | None = None
+        for _ in range(PATIENCE):
+            try:
+                swallowed = self._portal.call(self._block.close, error)
+            except Exception:
+                raise
+            except BaseException as again:  # noqa: BLE001 - raised below, when the end is stored
+                interrupt = again
+            else:
+                if interrupt is None:
+                    return swallowed
+                break
+        assert interrupt is not None  # noqa: S101 - else it has returned
+        raise interrupt

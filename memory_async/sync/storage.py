@@ -89,7 +89,7 @@ class Storage:
                 memory.abandon()
         self._memories.pop(memory, None)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a child: no thread is left that could be closing anything."""
         self._closing = Lock()
         self._memories = {memory: Lock() for memory in self._memories}

@@ -1,5 +1,8 @@
 """``async with memory.run(...)``: durable from its first moment, and every way to leave it."""
 
+# What is named in a block that may swallow is "possibly unbound" after it.
+# pyright: reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 import asyncio

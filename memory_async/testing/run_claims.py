@@ -1,6 +1,8 @@
 """Who works on a run: one worker at a time, and what another one may do when it is gone."""
 
 # ruff: noqa: PT012 - a run's block has a middle, and is left from there
+# What is named in a block that may swallow is "possibly unbound" after it.
+# pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Leaving a run's block by an exception, a cancellation or an interrupt: the run is kept."""
 
 # ruff: noqa: PT012 - a run's block has a middle, and is left from there
+# What is named in a block that may swallow is "possibly unbound" after it.
+# pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Whose run it is, the inbox over all of them, and what forgetting does to them."""
 
 # ruff: noqa: PT012 - a run's block has a middle, and is left from there
+# What is named in a block that may swallow is "possibly unbound" after it.
+# pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 

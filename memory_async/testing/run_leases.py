@@ -1,5 +1,8 @@
 """Keeping a run while it lives: renewing its lease, and answers that never come."""
 
+# What is named in a block that may swallow is "possibly unbound" after it.
+# pyright: reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 import asyncio

@@ -139,6 +139,14 @@ async def test_the_prompts_given_reach_the_model(make: Make, script: Script) -> 
     assert "remove_traits" in analysis.system  # the shape of the answer stays ours to ask for
 
 
+async def test_a_summary_is_stored_without_the_space_around_it(make: Make, script: Script) -> None:
+    script.answer = lambda call: "\n\n They met.\n They talked. \n"
+    memory = make(summary_memory=True)
+    await memory.save(says("hello"))
+    assert await memory.drain(10)
+    assert await memory.summary() == "They met.\n They talked."
+
+
 async def damage(storage: Storage, path: Path, *seqs: int) -> None:
     if isinstance(storage, InMemoryStorage):
         rows = storage._logs["s1"].turns

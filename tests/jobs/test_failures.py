@@ -233,6 +233,22 @@ async def test_a_callable_that_answers_no_text(
     assert "not a str" in str(errors[0][2])
 
 
+@pytest.mark.parametrize("kind", ["summary", "analysis"])
+async def test_half_a_character(make: Make, script: Script, errors: Errors, kind: str) -> None:
+    """As a server gives it that cuts its answer in the middle of an emoji."""
+    answers = {"summary": "So far \ud83d", "analysis": r'{"name": "\ud83d"}'}
+    script.answer = lambda call: answers[call.kind]
+    memory = make(
+        summary_memory=kind == "summary",
+        user_analysis_memory=kind == "analysis",
+        on_job_error=errors,
+    )
+    await memory.save(says("hello"))
+    await until(lambda: memory.jobs.failed == 1)
+    assert [type(error) for *_, error in errors] == [ModelError]
+    assert len(script.calls) == 3
+
+
 @pytest.mark.parametrize("method", ["get", "history", "apply"])
 async def test_a_storage_that_fails_beside_the_agent(
     make: Make,

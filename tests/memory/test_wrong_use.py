@@ -203,9 +203,9 @@ async def test_a_file_of_a_newer_version_is_refused_and_kept_as_it_is(folder):
         lambda memory: memory.set_metadata({}),
         lambda memory: memory.delete_session(),
         lambda memory: memory.forget_user(),
+        lambda memory: memory.recover(),
         lambda memory: memory.bind(session_id="s1").save(HI),
     ],
-    ids=["save", "load", "turns", "set_metadata", "delete_session", "forget_user", "bind"],
 )
 async def test_use_after_close_says_to_make_a_new_one(memory, call):
     await memory.close()

@@ -56,7 +56,7 @@ class Block:
     async def __aenter__(self) -> Any:
         return Run(await asyncio.to_thread(self._of.__enter__))
 
-    async def __aexit__(self, *error: Any) -> Any:
+    async def __aexit__(self, *error: object) -> Any:
         return await to_the_end(asyncio.to_thread(self._of.__exit__, *error))
 
 

@@ -1,6 +1,7 @@
 """Cancelled while entering or leaving: the end of a block is stored whole, whoever is impatient."""
 
 import asyncio
+from typing import Any
 
 import anyio
 import pytest
@@ -23,11 +24,11 @@ ENDS = {"end": "completed", "pause": "paused", "error": "error", "cancelled": "c
 
 
 class Held(Around):
-    """Holds one batch back, before or after it is applied, until `open` is set."""
+    """Holds one batch back, before or after it is applied, until `let_go` is set."""
 
     def __init__(self, storage, moment):
         super().__init__(storage)
-        self.reached, self.open = asyncio.Event(), asyncio.Event()
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
         self.moment = moment
         self.holding = False
 
@@ -42,7 +43,7 @@ class Held(Around):
 
     async def _hold(self):
         self.reached.set()
-        await self.open.wait()
+        await self.let_go.wait()
 
 
 def leases():
@@ -69,7 +70,7 @@ async def leave(memory, end, runs):
 async def test_the_end_is_stored_before_the_cancellation_is_raised(storage, moment, end, how):
     held = Held(storage, moment)
     memory = Memory(held, "s", full_session_memory=True)
-    runs = []
+    runs: list[Any] = []
 
     async def work():
         if how == "scope":
@@ -83,7 +84,7 @@ async def test_the_end_is_stored_before_the_cancellation_is_raised(storage, mome
                 await leave(memory, end, runs)
         await leave(memory, end, runs)
 
-    scopes = []
+    scopes: list[Any] = []
     task = asyncio.create_task(work())
     await held.reached.wait()
     if how == "scope":
@@ -97,7 +98,7 @@ async def test_the_end_is_stored_before_the_cancellation_is_raised(storage, mome
     for _ in range(5):
         await asyncio.sleep(0)
         assert not task.done()
-    held.open.set()
+    held.let_go.set()
     with pytest.raises(TimeoutError if how == "timeout" else asyncio.CancelledError) as info:
         await task
     assert runs[0].status == ENDS[end]
@@ -143,7 +144,7 @@ async def test_a_cancelled_entry_leaves_a_run_or_none(storage, steps):
 @pytest.mark.parametrize("end", ENDS)
 async def test_nobody_renews_a_run_that_was_left(storage, end):
     held = Held(storage, "never")
-    runs = []
+    runs: list[Any] = []
     memory = Memory(held, "s", full_session_memory=True)
     try:
         await leave(memory, end, runs)

@@ -94,14 +94,12 @@ async def test_work_that_is_cancelled_itself_ends_it():
 
 
 def test_a_loop_that_shuts_down_is_not_held_up():
-    work = []
-
     async def main():
-        work.append(Work())
-        task = asyncio.create_task(to_the_end(work[0]()))
-        await work[0].begun.wait()
-        work.append(task)
+        work = Work()
+        task = asyncio.create_task(to_the_end(work()))
+        await work.begun.wait()
+        return work, task
 
-    asyncio.run(main())
-    assert work[1].cancelled()
-    assert not work[0].ended
+    work, task = asyncio.run(main())
+    assert task.cancelled()
+    assert not work.ended

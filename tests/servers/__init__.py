@@ -9,7 +9,7 @@ import pytest
 
 
 def need(reason: str) -> NoReturn:
-    """A server is missing: in CI that is a failure, elsewhere the tests that need it are skipped."""
+    """A server is missing: in CI a failure, elsewhere the tests that need it are skipped."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -12,8 +13,9 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from tests.servers import need
 
@@ -88,38 +90,61 @@ class Postgres:
                 raise RuntimeError(output.read())
 
     def start(self) -> None:
-        options = f"-p {self.port} -h 127.0.0.1 -k '{self.folder}' -c max_connections=100"
-        if not self._durable:
-            options += " -c fsync=off -c synchronous_commit=off"
-        log = self.folder / "log"
-        self._run("pg_ctl", "-D", self._data, "-o", options, "-l", log, "-w", "start")
+        durable = () if self._durable else ("-c", "fsync=off", "-c", "synchronous_commit=off")
+        # A child of ours, as its end is not always noticed by whoever would inherit it.
+        self._process = subprocess.Popen(
+            [
+                *(str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port)),
+                *("-h", "127.0.0.1", "-k", str(self.folder), "-c", "max_connections=100"),
+                *durable,
+            ],
+            cwd=self.folder,
+            user=account(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for("ready to accept connections", self._process)
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", self._data, "-m", "fast", "-w", "stop")
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(DEADLINE)
 
     def kill(self) -> None:
         """``kill -9``, of the server and all its processes."""
-        server = int((self._data / "postmaster.pid").read_text().splitlines()[0])
+        self._process.send_signal(signal.SIGSTOP)  # that it starts no more of them
         listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(server)], capture_output=True, text=True, check=False
+            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        waited = [server, *map(int, listed.stdout.split())]
-        pidfds = [os.pidfd_open(pid) for pid in waited if Path(f"/proc/{pid}").exists()]
+        pidfds = [os.pidfd_open(int(pid)) for pid in listed.stdout.split()]
+        self._process.kill()
+        self._process.wait(DEADLINE)
         for pidfd in pidfds:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        for pidfd in pidfds:
-            signal_end(pidfd)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            assert select.select([pidfd], [], [], DEADLINE)[0]
+            os.close(pidfd)
 
     def url(self, database: str = "postgres", user: str = USER, port: int | None = None) -> str:
         return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}"
 
 
-def signal_end(pidfd: int) -> None:
-    """Wait until the process is gone."""
-    import select
+def wait_for(words: str, process: subprocess.Popen[str]) -> None:
+    """Read what the server says until it says so; whatever comes later goes unread."""
+    assert process.stderr is not None
+    said = []
+    while words not in (line := process.stderr.readline()):
+        said.append(line)
+        assert line, said
+    # Else it would stop where the pipe is full.
+    threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
 
-    assert select.select([pidfd], [], [], DEADLINE)[0]
-    os.close(pidfd)
+
+def _drain(pipe: IO[str]) -> None:
+    with pipe:
+        pipe.read()
 
 
 @contextmanager
@@ -166,16 +191,14 @@ def pgbouncer(server: Postgres, **settings: object) -> Iterator[int]:
         if user := account():
             subprocess.run(["chown", "-R", f"{user}:", str(folder)], check=True)
         with subprocess.Popen(
-            [program, "pgbouncer.ini"], cwd=folder, user=account(), stderr=subprocess.PIPE, text=True
+            [program, "pgbouncer.ini"],
+            cwd=folder,
+            user=account(),
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
-            assert process.stderr is not None
-            said = []
             try:
-                while "process up" not in (line := process.stderr.readline()):
-                    said.append(line)
-                    assert line, said
-                # Else it would stop where the pipe is full.
-                threading.Thread(target=process.stderr.read, daemon=True).start()
+                wait_for("process up", process)
                 yield port
             finally:
                 process.kill()

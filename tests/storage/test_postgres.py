@@ -8,11 +8,11 @@ import pytest
 
 asyncpg = pytest.importorskip("asyncpg")
 
-from memory_async.keys import Key
-from memory_async.storage.postgres import PostgresStorage
-from memory_async.storage.protocol import Storage
-from memory_async.testing import MakeStorage, StorageConformance
-from tests.servers.postgres import Postgres, pgbouncer, postgres
+from memory_async.keys import Key  # noqa: E402
+from memory_async.storage.postgres import PostgresStorage  # noqa: E402
+from memory_async.storage.protocol import Storage  # noqa: E402
+from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
+from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 
 DAMAGE = {
     "turn": """
@@ -65,6 +65,7 @@ class TestPgbouncer(TestPostgres):
     @pytest.fixture
     def storages(self, server: Postgres, port: int) -> MakeStorage:
         self.url = server.url()
+
         def make(namespace: str = "default") -> Storage:
             url = server.url(port=port)
             return PostgresStorage(url, namespace=namespace, statement_cache_size=0)

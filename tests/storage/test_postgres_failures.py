@@ -1,4 +1,4 @@
-"""What can go wrong with a server, and what is said of it: clearly, in time, without the password."""
+"""What can go wrong with a server, and what is said of it: clearly, soon, without the password."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 asyncpg = pytest.importorskip("asyncpg")
 
-from memory_async.errors import (
+from memory_async.errors import (  # noqa: E402
     ConfigurationError,
     MemoryAsyncError,
     PayloadError,
@@ -20,12 +20,12 @@ from memory_async.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from memory_async.storage.postgres import PostgresStorage
-from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Put
-from memory_async.storage.url import open_storage
-from memory_async.testing.material import append, fill, header, in_session, item, seqs, texts
-from tests.servers.postgres import LOCKED, PASSWORD, QUOTED, Postgres, free_port, postgres
-from tests.servers.wire import Wire, wire_to
+from memory_async.storage.postgres import PostgresStorage  # noqa: E402
+from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Put  # noqa: E402
+from memory_async.storage.url import open_storage  # noqa: E402
+from memory_async.testing.material import append, fill, header, in_session, item, seqs, texts  # noqa: E402
+from tests.servers.postgres import LOCKED, PASSWORD, QUOTED, Postgres, free_port, postgres  # noqa: E402
+from tests.servers.wire import Wire, wire_to  # noqa: E402
 
 DEADLINE = 10
 
@@ -127,7 +127,9 @@ class TestOpening:
     async def test_an_isolation_that_hides_what_others_commit(
         self, server: Postgres, admin: Any, locked: str
     ) -> None:
-        await admin.execute(f"ALTER ROLE {LOCKED} SET default_transaction_isolation = 'repeatable read'")
+        await admin.execute(
+            f"ALTER ROLE {LOCKED} SET default_transaction_isolation = 'repeatable read'"
+        )
         error = await refused(PostgresStorage(locked))
         assert isinstance(error, ConfigurationError)
         assert "read committed" in str(error)

@@ -15,10 +15,10 @@ import pytest
 
 asyncpg = pytest.importorskip("asyncpg")
 
-import memory_async
-from memory_async.storage.postgres import PostgresStorage
-from memory_async.testing.material import seqs, texts
-from tests.servers.postgres import Postgres, pgbouncer, postgres
+import memory_async  # noqa: E402
+from memory_async.storage.postgres import PostgresStorage  # noqa: E402
+from memory_async.testing.material import seqs, texts  # noqa: E402
+from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 
 DEADLINE = 60
 PROCESSES, SESSIONS, TURNS = 8, 8, 50
@@ -67,7 +67,7 @@ def run_all(script: str, url: str, count: int) -> list[list[str]]:
     with ExitStack() as stack:
         processes = [stack.enter_context(started(script, url, n)) for n in range(count)]
         for process in processes:
-            assert process.stdout and process.stdin
+            assert process.stdout
             assert process.stdout.readline() == "ready\n"
         for process in processes:
             assert process.stdin
@@ -195,14 +195,14 @@ async def test_what_save_returned_for_survives_a_killed_server() -> None:
             assert process.stdin
             process.stdin.write("go\n")
             process.stdin.flush()
-        returned = [line for _ in range(100) if (line := processes[0].stdout.readline())]
+        returned = [processes[0].stdout.readline() for _ in range(100)]
         server.kill()
-        # What is still to be read had returned before.
         server.start()
         for process in processes:
-            output, errors = process.communicate(timeout=DEADLINE)
-            assert (process.returncode, errors) == (0, "")
-            returned += output.splitlines()
+            assert process.stdout
+            assert process.stderr
+            returned += process.stdout.readlines()  # not communicate(), which forgets what was read
+            assert (process.wait(DEADLINE), process.stderr.read()) == (0, "")
         assert len(returned) == PROCESSES * SESSIONS * TURNS
         said = {f"{name}.{turn}" for name in range(PROCESSES) for turn in range(TURNS)}
         for number in range(SESSIONS):

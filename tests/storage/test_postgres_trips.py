@@ -9,14 +9,14 @@ import pytest
 
 asyncpg = pytest.importorskip("asyncpg")
 
-from memory_async.keys import Partition
-from memory_async.records import Session, UserProfile
-from memory_async.storage.postgres import PostgresStorage
-from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Put
-from memory_async.storage.url import open_storage
-from memory_async.testing.material import append, in_session, item, session_key
-from tests.servers.postgres import Postgres, pgbouncer, postgres
-from tests.servers.wire import Wire, wire_to
+from memory_async.keys import Partition  # noqa: E402
+from memory_async.records import Session, UserProfile  # noqa: E402
+from memory_async.storage.postgres import PostgresStorage  # noqa: E402
+from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Put  # noqa: E402
+from memory_async.storage.url import open_storage  # noqa: E402
+from memory_async.testing.material import append, in_session, item, session_key  # noqa: E402
+from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
+from tests.servers.wire import Wire, wire_to  # noqa: E402
 
 Call = Callable[[Any, int], Awaitable[Any]]
 

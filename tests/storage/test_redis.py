@@ -27,12 +27,12 @@ def damage(client: redis.Redis, storage: Storage, key: Key) -> None:
     if key.kind == "turn":
         seq = client.hget(runs, key.id)
         assert seq is not None
-        trimmed = client.hlen(runs) - client.llen(turns)  # type: ignore[operator]
-        client.lset(turns, int(seq) - trimmed - 1, "rubbish")  # type: ignore[arg-type]
+        trimmed = client.hlen(runs) - client.llen(turns)
+        client.lset(turns, int(seq) - trimmed - 1, "rubbish")
     elif key.kind == "session":
         assert client.hset(header, "payload", "{}") == 0
     else:
-        assert client.hset(payloads, field(key.kind, key.id), '{"v":1,') == 0  # type: ignore[arg-type]
+        assert client.hset(payloads, field(key.kind, key.id), '{"v":1,') == 0
 
 
 class OnRedis(Suite):

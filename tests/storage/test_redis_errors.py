@@ -145,7 +145,9 @@ class TestConnecting:
             "from memory_async import open_storage\n"
             "open_storage('redis://:s3cret@localhost')"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
         last = done.stderr.strip().splitlines()[-1]
         assert "ConfigurationError" in last
         assert "memory-async[redis]" in last

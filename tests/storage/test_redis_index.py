@@ -55,7 +55,7 @@ def left(behind: redis.Redis, storage: RedisStorage) -> set[bytes]:
 
 def members(behind: redis.Redis, storage: RedisStorage) -> list[bytes]:
     found: Any = behind.zrange(storage._keys.index("session", "a"), 0, -1)
-    return found
+    return list(found)
 
 
 class Counted:
@@ -124,7 +124,9 @@ class TestIndex:
         s, ann = unique("session"), unique("user")
         run = Checkpoint(session_id=s, run_id="r", user_id=ann, agent_id="bot")
         await fill(storage, s, 3, user_id=ann, due=("a", "b"))
-        await put(storage, run, changed(run, status="paused"), item(in_session(s), "i", tags=("t",)))
+        await put(
+            storage, run, changed(run, status="paused"), item(in_session(s), "i", tags=("t",))
+        )
         await put(storage, UserProfile(user_id=ann))
         await storage.apply(Advance(s, "a", 0, 3))
         assert members(behind, storage)
@@ -164,7 +166,9 @@ class TestIndex:
         assert len(await storage.find("session")) == 5
         assert storage._index is not None
         await storage._index.finish()
-        found = [each for each in members(behind, storage) if b":s" + (status or "").encode() in each]
+        found = [
+            each for each in members(behind, storage) if b":s" + (status or "").encode() in each
+        ]
         assert not any(b"session/s1" in each for each in found if status)
         marks = [b"session:ljob", b"session:a", b"checkpoint:" + (b"spaused" if status else b"a")]
         for mark in marks:
@@ -217,11 +221,11 @@ class TestTTL:
             await put(storage, UserProfile(user_id="ann"))
             keys = [each for each in left(behind, storage) if s.encode() in each]
             assert len(keys) == 9
-            assert all(900_000 < behind.pttl(key) <= 1_000_000 for key in keys)  # type: ignore[operator]
+            assert all(900_000 < behind.pttl(key) <= 1_000_000 for key in keys)
             for key in keys:
                 behind.pexpire(key, 5000)
             await storage.apply(append(s))
-            assert all(behind.pttl(key) > 900_000 for key in keys)  # type: ignore[operator]
+            assert all(behind.pttl(key) > 900_000 for key in keys)
             [profile] = [each for each in left(behind, storage) if each.endswith(b"ann}:m")]
             assert behind.pttl(profile) == -1
 
@@ -250,7 +254,7 @@ class TestTTL:
         async with RedisStorage(shared().url, namespace=namespace) as storage:
             await put(storage, Checkpoint(session_id=s, run_id="r"))
             keys = [each for each in left(behind, storage) if s.encode() in each]
-            assert all(behind.pttl(key) > 0 for key in keys)  # type: ignore[operator]
+            assert all(behind.pttl(key) > 0 for key in keys)
 
     @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), 1e15, "1", True])
     def test_a_ttl_that_means_nothing_is_refused(self, ttl: Any) -> None:
@@ -260,7 +264,7 @@ class TestTTL:
     async def test_it_stands_in_a_url(self) -> None:
         storage = open_storage(f"{shared().url}?ttl=3600&namespace=mine")
         assert isinstance(storage, SupportsTTL)
-        assert (storage.ttl, storage.namespace) == (3600, "mine")  # type: ignore[attr-defined]
+        assert (storage.ttl, storage.namespace) == (3600, "mine")
 
 
 async def test_turns_written_at_once_by_two_objects_are_contiguous() -> None:

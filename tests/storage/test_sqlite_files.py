@@ -281,3 +281,20 @@ def item_in(session_id: str, value: Any) -> Any:
     from memory_async.keys import Partition
 
     return item(Partition("session", session_id), "a", value)
+
+
+async def test_a_reader_that_cannot_be_opened_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("too many open files")
+
+    storage = SqliteStorage(path)
+    with monkeypatch.context() as broken:
+        broken.setattr("memory_async.storage.sqlite.driver.Reader", fail)
+        with pytest.raises(StorageError, match="too many open files"):
+            await storage.open()
+    assert storage._connections == []
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert seqs(await fill(storage, "s", 1)) == [1]
+    await storage.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,14 @@ from memory_async import InMemoryStorage, Key, SqliteStorage, Storage, sync
 from memory_async.testing import MakeStorage, StorageConformance
 from tests.storage import test_in_memory, test_sqlite
 from tests.sync.threaded import Threaded
+
+
+@pytest.fixture(scope="class")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One for all tests, never closed in between: making files is slow, and tested natively."""
+    path = tmp_path_factory.mktemp("storage") / "memory.db"
+    with sync.Storage(f"sqlite:///{path}"):
+        yield path
 
 
 class ThroughTheFacade(StorageConformance):
@@ -39,14 +48,11 @@ class InMemory(ThroughTheFacade):
 
 class Sqlite(ThroughTheFacade):
     @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        self.file = tmp_path / "memory.db"
-        return self.file
+    def storages(self, file: Path) -> MakeStorage:
+        self.file = file
 
-    @pytest.fixture
-    def storages(self, path: Path) -> MakeStorage:
         def make(namespace: str = "default") -> Storage:
-            driver = SqliteStorage(path, namespace=namespace, durability="normal")
+            driver = SqliteStorage(file, namespace=namespace, durability="normal")
             return Threaded(sync.Storage(driver), within=self.within)
 
         return make

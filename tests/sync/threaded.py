@@ -5,15 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from memory_async import Key, Partition, Record, Result, Snapshot, Turn, sync
 from memory_async.keys import Kind
+from memory_async.shield import to_the_end
 from memory_async.storage.protocol import Write
 
 __all__ = ["Threaded"]
+
+T = TypeVar("T")
+
+
+async def _in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    # A thread cannot be cancelled: whoever is, goes on when it has ended.
+    return await to_the_end(asyncio.to_thread(call, *args, **kwargs))
 
 
 class Threaded:
@@ -41,33 +50,33 @@ class Threaded:
         return self.storage.corrupt_rows
 
     async def open(self) -> None:
-        await asyncio.to_thread(self.storage.open)
+        await _in_thread(self.storage.open)
 
     async def close(self) -> None:
         if self._within:
-            await asyncio.to_thread(self.storage.__exit__, None, None, None)
+            await _in_thread(self.storage.__exit__, None, None, None)
         else:
-            await asyncio.to_thread(self.storage.close)
+            await _in_thread(self.storage.close)
 
     async def apply(self, *writes: Write) -> list[Result]:
-        return await asyncio.to_thread(self.storage.apply, *writes)
+        return await _in_thread(self.storage.apply, *writes)
 
     async def get(self, key: Key) -> Record | Turn | None:
-        return await asyncio.to_thread(self.storage.get, key)
+        return await _in_thread(self.storage.get, key)
 
     async def find(self, kind: Kind, *args: Any, **kwargs: Any) -> list[Record]:
-        return await asyncio.to_thread(self.storage.find, kind, *args, **kwargs)
+        return await _in_thread(self.storage.find, kind, *args, **kwargs)
 
     async def history(self, session_id: str, **kwargs: Any) -> list[Turn]:
-        return await asyncio.to_thread(self.storage.history, session_id, **kwargs)
+        return await _in_thread(self.storage.history, session_id, **kwargs)
 
     async def snapshot(
         self, session_id: str, user_id: str | None = None, **kwargs: Any
     ) -> Snapshot:
-        return await asyncio.to_thread(self.storage.snapshot, session_id, user_id, **kwargs)
+        return await _in_thread(self.storage.snapshot, session_id, user_id, **kwargs)
 
     async def now(self, partition: Partition) -> datetime:
-        return await asyncio.to_thread(self.storage.now, partition)
+        return await _in_thread(self.storage.now, partition)
 
     async def __aenter__(self) -> Self:
         await self.open()

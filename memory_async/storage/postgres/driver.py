@@ -65,7 +65,7 @@ class PostgresStorage(Driver):
         *,
         schema: str = "memory_async",
         namespace: str = "default",
-        min_size: int = 1,
+        min_size: int = 0,
         max_size: int = 10,
         connect_timeout: float = 10.0,
         command_timeout: float = 60.0,
@@ -112,7 +112,7 @@ class PostgresStorage(Driver):
         try:
             async with self._errors():
                 if pool is not self._given:
-                    await pool
+                    _ = await pool
                 async with pool.acquire() as connection:
                     await bring_up_to_date(connection, self._schema, self._where)
         except BaseException:
@@ -133,12 +133,13 @@ class PostgresStorage(Driver):
     def _check_given(self) -> asyncpg.Pool[Any]:
         pool = self._given
         assert pool is not None  # noqa: S101 - for the type
-        if self._made_in != os.getpid() or pool._loop is not asyncio.get_running_loop():
+        private: Any = pool  # there is no public way to ask
+        if self._made_in != os.getpid() or private._loop is not asyncio.get_running_loop():
             raise ConfigurationError(
                 "the given asyncpg.Pool belongs to another event loop or process, where alone it "
                 "works: make one here, or give a URL instead"
             )
-        if not pool._initialized:
+        if not private._initialized:
             raise ConfigurationError("the given asyncpg.Pool is not connected: await it first")
         return pool
 
@@ -158,9 +159,7 @@ class PostgresStorage(Driver):
 
     # --- calls ---
 
-    async def _fetch(
-        self, sql: str, *given: Any, again: bool = True
-    ) -> list[asyncpg.Record]:
+    async def _fetch(self, sql: str, *given: Any, again: bool = True) -> list[Any]:
         """Rows of one statement. ``again``: it may be sent once more when the answer is lost."""
         sql = within(self._schema, sql)
         tries = 0
@@ -185,7 +184,7 @@ class PostgresStorage(Driver):
 
     @asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:
-        """asyncpg's exceptions as ours."""
+        """Exceptions of asyncpg as ours."""
         try:
             yield
         except (ValueError, TypeError) as error:

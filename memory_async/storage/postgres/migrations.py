@@ -11,9 +11,12 @@ from memory_async.errors import ConfigurationError, SchemaTooNewError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
+# Asked of the catalog, whose rows are those of the moment; to_regclass() may answer from a cache.
 _FACTS = """
 SELECT current_setting('server_encoding'), current_setting('default_transaction_isolation'),
-       to_regclass($1) IS NOT NULL"""
+       EXISTS (SELECT 1 FROM pg_catalog.pg_class c
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = 'schema_version')"""
 _VERSION = "SELECT version FROM memory_async.schema_version"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('memory_async schema', 0))"
 
@@ -40,7 +43,7 @@ def migrations() -> Iterator[tuple[int, str]]:
 
 async def bring_up_to_date(connection: Any, schema: str, where: str) -> None:
     """Create or migrate what is missing. Where nothing is, no right to create is needed."""
-    encoding, isolation, exists = await connection.fetchrow(_FACTS, f'"{schema}".schema_version')
+    encoding, isolation, exists = await connection.fetchrow(_FACTS, schema)
     if encoding != "UTF8":
         raise ConfigurationError(f"{where} is a database in {encoding}; memory_async needs UTF8")
     if isolation == "repeatable read":
@@ -54,7 +57,7 @@ async def bring_up_to_date(connection: Any, schema: str, where: str) -> None:
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(_LOCK)
         version = 0
-        if (await connection.fetchrow(_FACTS, f'"{schema}".schema_version'))[2]:
+        if (await connection.fetchrow(_FACTS, schema))[2]:
             version = await _version(connection, schema, known[-1][0], where)
         else:
             await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
-from memory_async.keys import MAX_KEY_BYTES, Key
+from memory_async.keys import MAX_KEY_BYTES, Key, Kind
 from memory_async.storage.driver import Query, Span, View
 from memory_async.storage.postgres.writes import HIGHEST
 
@@ -20,7 +20,8 @@ class Statement(NamedTuple):
 
 # Payloads travel as text: a codec for json is the caller's to set on a pool of his.
 _SESSION = """h.session_id, h.user_id, h.agent_id, h.keep_turns, h.created_at, h.updated_at,
-       h.version, h.payload::text AS payload, h.last_seq, h.trimmed, j.jobs, j.throughs, j.job_values"""
+       h.version, h.payload::text AS payload, h.last_seq, h.trimmed,
+       j.jobs, j.throughs, j.job_values"""
 _JOBS = """LEFT JOIN LATERAL (
     SELECT array_agg(job) AS jobs, array_agg(through) AS throughs,
            array_agg(value::text) AS job_values
@@ -119,72 +120,84 @@ def snapshot(
     return Statement(SNAPSHOT, (namespace, session_id, _at_most(last), since, partition, name))
 
 
+class _Where:
+    """Conditions, and the values their places stand for."""
+
+    def __init__(self) -> None:
+        self.conditions: list[str] = []
+        self.given: list[Any] = []
+
+    def add(self, condition: str, *values: Any) -> None:
+        start = len(self.given) + 1
+        self.given.extend(values)
+        places = (f"${start + number}" for number in range(len(values)))
+        self.conditions.append(condition.format(*places))
+
+    def equal(self, column: str, value: str | None) -> None:
+        if value is not None:
+            self.add(f"{column} = {{}}", value)
+
+
 def find(namespace: str, query: Query) -> Statement:
     """The conditions given, and only those: an index serves each common set of them."""
-    conditions: list[str] = []
-    given: list[Any] = []
-
-    def add(condition: str, *values: Any) -> None:
-        start = len(given) + 1
-        given.extend(values)
-        conditions.append(condition.format(*(f"${start + n}" for n in range(len(values)))))
-
-    sessions = query.kind == "session"
-    if sessions:
+    where = _Where()
+    if query.kind == "session":
         columns, table = _SESSION, f"memory_async.headers h {_JOBS}"
-        place = ("h.created_at", "h.session_id")
+        place: tuple[str, ...] = ("h.created_at", "h.session_id")
+        where.add("h.namespace = {}", namespace)
+        _of_sessions(where, query)
     else:
         columns, table = _RECORD, "memory_async.records r"
         place = ("r.created_at", "r.record_id", "r.partition")
+        where.add("r.namespace = {}", namespace)
+        _of_records(where, query)
     row, id = place[0][0], place[1]
-
-    add(f"{row}.namespace = {{}}", namespace)
-    if sessions:
-        if query.status is not None or query.tags:
-            add("false")  # headers have neither
-        if query.lagging is not None:
-            # "lagging" is what the partial index holds; the job is looked up only in those.
-            add("h.lagging")
-            add(
-                "EXISTS (SELECT 1 FROM memory_async.jobs WHERE session = h.id AND job = {}"
-                " AND through < h.last_seq)",
-                query.lagging,
-            )
-        if query.partition is not None:
-            space, _, session_id = query.partition.partition("/")
-            if space == "session":
-                add("h.session_id = {}", session_id)
-            else:
-                add("false")
-    else:
-        add("r.kind = {}", query.kind)
-        add(_LIVE)
-        if query.lagging is not None:
-            add("false")  # only sessions lag
-        if query.partition is not None:
-            add("r.partition = {}", query.partition)
-        if query.status is not None:
-            add("r.status = {}", query.status)
-        if query.tags:
-            add("r.tags @> {}", list(query.tags))
-    if query.id is not None:
-        add(f"{id} = {{}}", query.id)
+    where.equal(id, query.id)
+    where.equal(f"{row}.user_id", query.user_id)
     if query.prefix is not None:
         # Also the last of all ids that begin so is below this.
         above = query.prefix + "\U0010ffff" * MAX_KEY_BYTES
-        add(f"{id} BETWEEN {{}} AND {{}}", query.prefix, above)
-    if query.user_id is not None:
-        add(f"{row}.user_id = {{}}", query.user_id)
+        where.add(f"{id} BETWEEN {{}} AND {{}}", query.prefix, above)
     if query.before is not None:
         marks = ", ".join("{}" for _ in place)
-        add(f"({', '.join(place)}) < ({marks})", *query.before[: len(place)])
+        where.add(f"({', '.join(place)}) < ({marks})", *query.before[: len(place)])
     order = ", ".join(f"{column} DESC" for column in place)
-    given.append(_at_most(query.limit))
+    where.given.append(_at_most(query.limit))
     return Statement(
-        f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"
-        f" ORDER BY {order} LIMIT ${len(given)}",
-        tuple(given),
+        f"SELECT {columns} FROM {table} WHERE {' AND '.join(where.conditions)}"
+        f" ORDER BY {order} LIMIT ${len(where.given)}",
+        tuple(where.given),
     )
+
+
+def _of_sessions(where: _Where, query: Query) -> None:
+    if query.status is not None or query.tags:
+        where.add("false")  # headers have neither
+    if query.lagging is not None:
+        # "lagging" is what the partial index holds; the job is looked up only in those.
+        where.add("h.lagging")
+        where.add(
+            "EXISTS (SELECT 1 FROM memory_async.jobs WHERE session = h.id AND job = {}"
+            " AND through < h.last_seq)",
+            query.lagging,
+        )
+    if query.partition is not None:
+        space, _, session_id = query.partition.partition("/")
+        if space == "session":
+            where.equal("h.session_id", session_id)
+        else:
+            where.add("false")
+
+
+def _of_records(where: _Where, query: Query) -> None:
+    where.equal("r.kind", query.kind)
+    where.add(_LIVE)
+    where.equal("r.partition", query.partition)
+    where.equal("r.status", query.status)
+    if query.lagging is not None:
+        where.add("false")  # only sessions lag
+    if query.tags:
+        where.add("r.tags @> {}", list(query.tags))
 
 
 def _at_most(number: int | None) -> int | None:
@@ -208,7 +221,7 @@ def session_row(row: Row, id: str = "session_id", last_seq: str = "last_seq") ->
     )
 
 
-def record_row(row: Row, kind: str | None = None, id: str = "record_id") -> RecordRow:
+def record_row(row: Row, kind: Kind | None = None, id: str = "record_id") -> RecordRow:
     return RecordRow(
         kind or row["kind"],
         row["partition"],

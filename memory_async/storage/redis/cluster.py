@@ -41,15 +41,14 @@ class _FirstKey:
 class ClusterWire:
     """Over redis-py's cluster client, which follows what moves between nodes."""
 
-    def __init__(
-        self, client: RedisCluster, *, owned: bool, connect_timeout: float | None
-    ) -> None:
+    def __init__(self, client: RedisCluster, *, owned: bool, connect_timeout: float | None) -> None:
         self._client = client
         self._owned = owned
         if owned:
             client.commands_parser = _FirstKey()  # type: ignore[assignment]
         self._connect_timeout = connect_timeout
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._closed = False
 
     async def run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
@@ -67,6 +66,11 @@ class ClusterWire:
         return key_slot(key)
 
     async def close(self) -> None:
+        self._closed = True
+        for _ in range(AT_ONCE):  # until nobody is on the way any more
+            await self._room.acquire()
+        for _ in range(AT_ONCE):  # those who come now are told so
+            self._room.release()
         if self._owned:
             await self._client.aclose()
 
@@ -83,8 +87,10 @@ class ClusterWire:
     async def _once(self, key: Argument, command: Sequence[Argument]) -> Any:
         raw = [each if isinstance(each, bytes) else str(each).encode() for each in command[1:]]
         async with self._room:
+            if self._closed:
+                raise ConnectionError("the storage was closed meanwhile")
             await self._connect()
-            node = self._client.get_node_from_key(key)
+            node = self._client.get_node_from_key(key)  # type: ignore[arg-type]
             # With a node named, redis-py does not repeat what may have been carried out.
             return await self._client.execute_command(
                 command[0], *raw, target_nodes=node, **{NEVER_DECODE: True}
@@ -93,6 +99,6 @@ class ClusterWire:
     async def _connect(self) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await self._client.initialize()
+                await self._client.initialize()  # type: ignore[unused-awaitable]
         except Exception as error:
             raise CannotConnect from error

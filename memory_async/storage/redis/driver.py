@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import (
     ConfigurationError,
-    ConflictError,
     StorageError,
     StorageUnavailableError,
 )
 from memory_async.forked import keep
 from memory_async.keys import Key, Partition, from_micros
 from memory_async.storage.batch import (
-    AdvanceOp,
-    AppendOp,
     Batch,
-    PutOp,
-    PutSessionOp,
-    check_owner,
-    must_advance,
-    must_delete,
-    must_put,
 )
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
-from memory_async.storage.protocol import ABSENT, Delete, Expect
-from memory_async.storage.redis.keys import Entry, Keys, families, from_stamp
+from memory_async.storage.redis.keys import Entry, Keys, from_stamp
 
 try:
     from redis.asyncio import ConnectionPool, Redis
@@ -47,6 +35,8 @@ except ImportError as error:
 from memory_async.storage.redis import scripts
 from memory_async.storage.redis.cluster import ClusterWire
 from memory_async.storage.redis.index import Index
+from memory_async.storage.redis.options import checked_url, milliseconds
+from memory_async.storage.redis.outcome import may_repeat, raise_conflict, raise_ownership
 from memory_async.storage.redis.refusals import refusals
 from memory_async.storage.redis.rows import (
     field,
@@ -62,8 +52,8 @@ _MOST = 1 << 53  # a seq is smaller
 
 
 class RedisStorage(Driver):
-    """A Redis, a Redis Cluster (``cluster=True``, or a ``redis+cluster://`` URL) or a Valkey, by its
-    URL or as a `redis.asyncio` client of yours, which is never closed::
+    """A Redis, a Redis Cluster (``cluster=True``, or a ``redis+cluster://`` URL) or a Valkey, by
+    its URL or as a `redis.asyncio` client of yours, which is never closed::
 
         RedisStorage("redis://:secret@localhost:6379/0", ttl=30 * 24 * 3600)
 
@@ -100,14 +90,14 @@ class RedisStorage(Driver):
     ) -> None:
         super().__init__(namespace=namespace)
         self.ttl = ttl
-        self._ttl = "" if ttl is None else _milliseconds(ttl)
+        self._ttl = "" if ttl is None else milliseconds(ttl)
         if not prefix or set(prefix) & set("{}\0"):
             raise ConfigurationError(f"{prefix!r} is no prefix: it must not hold braces")
         self._given: Redis | RedisCluster | None = None
         self._url = ""
         self._made_in = os.getpid()
         if isinstance(url_or_client, str):
-            self._url, self._where = _checked_url(url_or_client)
+            self._url, self._where = checked_url(url_or_client)
             self._options = {
                 "socket_timeout": timeout,
                 "socket_connect_timeout": connect_timeout,
@@ -168,7 +158,7 @@ class RedisStorage(Driver):
                 )
                 assert isinstance(client, RedisCluster)  # noqa: S101 - checked when given
                 return ClusterWire(client, owned=owned, connect_timeout=self._connect_timeout)
-            if self._given is not None:
+            if isinstance(self._given, Redis):
                 pool = self._given.connection_pool
             else:
                 options = {"retry": Retry(NoBackoff(), 0), "protocol": 2, **self._options}
@@ -218,10 +208,10 @@ class RedisStorage(Driver):
         parts = self._keys.partition(partition)
         ttl = self._ttl if batch.partition.space == "session" else ""
         ops = [each for op in batch.ops for each in write_arguments(op)]
-        again = _may_repeat(batch)
+        again = may_repeat(batch)
         with refusals(self._where):
             if self._cluster:
-                reply = await self._apply_on_cluster(batch, wire, index, parts, (ttl, ops), again)
+                reply = await self._apply_on_cluster(batch, wire, index, parts, (ttl, ops, again))
             else:
                 parts.append(self._keys.index("session", "a"))
                 arguments = (partition, ttl, 0, *ops)
@@ -232,9 +222,9 @@ class RedisStorage(Driver):
             case [b"known", seq, head, payload]:
                 return Applied((), known=turn_row(seq, head, payload))
             case [b"owner", owner]:
-                _raise_ownership(batch, owner.decode() or None)
+                raise_ownership(batch, owner.decode() or None)
             case [b"conflict", number, stored]:
-                _raise_conflict(batch.ops[number - 1], stored and stored.decode())
+                raise_conflict(batch.ops[number - 1], stored and stored.decode())
         raise StorageError(f"{self._where} answered {reply!r:.200}")
 
     async def _apply_on_cluster(
@@ -243,11 +233,10 @@ class RedisStorage(Driver):
         wire: Wire,
         index: Index,
         parts: list[bytes],
-        given: tuple[str, list[Any]],
-        again: bool,
+        given: tuple[str, list[Any], bool],
     ) -> Any:
         """The index is in other slots: what it lacks is added first, mostly guessed and at once."""
-        ttl, ops = given
+        ttl, ops, again = given
 
         async def run(ensured: Sequence[bytes]) -> Any:
             arguments = (str(batch.partition), ttl, len(ensured), *ensured, *ops)
@@ -341,56 +330,3 @@ class RedisStorage(Driver):
         keys = self._keys.partition(str(partition))[6:8]
         [time, *_] = await self._run(scripts.FETCH, keys, "record", "")
         return from_micros(from_stamp(time))
-
-
-def _milliseconds(ttl: float) -> str:
-    number = isinstance(ttl, int | float) and not isinstance(ttl, bool) and math.isfinite(ttl)
-    if not number or not 1 <= ttl * 1000 <= 1e14:
-        raise ConfigurationError(f"ttl is in seconds, from 0.001 on (None: for ever), not {ttl!r}")
-    return str(int(ttl * 1000))
-
-
-def _checked_url(url: str) -> tuple[str, str]:
-    """The URL, and what of it may be shown. Nothing of a bad one is: a password may be in it."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "localhost", parts.port or 6379
-    except ValueError:
-        host, port, parts = "", 0, urlsplit("")
-    database = parts.path.strip("/") or "0"
-    rest = parts.path + parts.query + parts.fragment
-    if parts.scheme not in ("redis", "rediss") or "@" in rest or not database.isdecimal():
-        raise ConfigurationError(
-            "a Redis URL is redis://[user:password@]host[:port][/database] (rediss:// with TLS); "
-            "in user and password, percent-encode what is neither letter nor digit"
-        )
-    if parts.query or parts.fragment:
-        raise ConfigurationError("options in a URL are for open_storage(); here they are arguments")
-    return url, f"{parts.scheme}://{host}:{port}/{database}"
-
-
-def _may_repeat(batch: Batch) -> bool:
-    """Whether applying the batch twice is applying it once, and looks so."""
-    if batch.append is not None:
-        return True
-    return all(isinstance(op, PutOp | PutSessionOp) and op.when is ABSENT for op in batch.ops)
-
-
-def _raise_ownership(batch: Batch, owner: str | None) -> None:
-    for op in batch.ops:
-        if isinstance(op, AppendOp | PutSessionOp):
-            header = op.session if isinstance(op, AppendOp) else op.row
-            check_owner(header.session_id, owner, header.user_id)
-
-
-def _raise_conflict(op: Any, stored: str | None) -> None:
-    match op:
-        case PutOp(row=row, when=when):
-            must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
-        case PutSessionOp(row=header, when=when):
-            must_put(f"session {header.session_id!r}", stored, header.version, when)
-        case Delete() | Expect():
-            must_delete(op, stored)
-        case AdvanceOp():
-            must_advance(op, None, 0, 0)
-    raise ConflictError("others kept writing to this partition: read again")

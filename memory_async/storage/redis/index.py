@@ -1,9 +1,9 @@
 """The indexes: finding by them, and keeping them true.
 
-An entry is added before its record is written and removed after, so what exists is always found. On
+An entry is added before its record is written and removed after: what exists is always found. On
 one Redis that is one script; on a cluster the index is in other slots. There, whoever changes an
-entry looks at the record again afterwards (`Index.settle`), so that of two who change it at once the
-later puts it right. Entries of records that are gone or expired are filtered, and taken out.
+entry looks at the record again afterwards (`Index.settle`), so that of two who change it at once
+the later puts it right. Entries of records that are gone or expired are filtered, and taken out.
 """
 
 from __future__ import annotations
@@ -14,16 +14,24 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from memory_async.codec import RecordRow, SessionRow
+from memory_async.codec import SessionRow
 from memory_async.keys import Key, Partition
 from memory_async.storage.batch import AppendOp, Op, PutOp, PutSessionOp
 from memory_async.storage.driver import Query, place_of
 from memory_async.storage.redis import scripts
-from memory_async.storage.redis.keys import Entry, Keys, all_entries, families, from_stamp, place, stamp
+from memory_async.storage.redis.keys import (
+    Entry,
+    Keys,
+    all_entries,
+    families,
+    from_stamp,
+    place,
+    stamp,
+)
+from memory_async.storage.redis.query import Row, family, is_impossible, matches, visible
 from memory_async.storage.redis.rows import Argument, field, record_row, session_row
 from memory_async.storage.redis.wire import Wire
 
-Row = SessionRow | RecordRow
 PAGE = 100
 _REMEMBERED = 10_000
 
@@ -41,27 +49,27 @@ class Index:
     # --- reading ---
 
     async def find(self, query: Query) -> list[Row]:
-        if query.limit == 0 or _is_impossible(query):
+        if query.limit == 0 or is_impossible(query):
             return []
         if query.kind == "session" and query.partition is not None:
             key = Key("session", Partition.parse(query.partition), query.partition[8:])
             _, [row] = await self.rows([key])
-            return [row] if row is not None and _matches(row, query) else []
-        family, whole = _family(query)
+            return [row] if row is not None and matches(row, query) else []
+        walked, whole = family(query)
         found: list[Row] = []
         start = None
         if query.before is not None:
             start = place(stamp(query.before[0]), *query.before[1:])
         while True:
-            page = PAGE if query.limit > PAGE else query.limit
-            entries, rows = await self._page(query, family, whole, start, page)
+            page = min(query.limit, PAGE)
+            entries, rows = await self._page(query, walked, whole, start, page)
             stale = []
             for entry, row in zip(entries, rows, strict=True):
                 if not entry.id.startswith(query.prefix or ""):
                     continue  # its row was not even read
                 if row is None or entry not in set(all_entries(row)):
                     stale.append((entry, row))
-                elif _matches(row, query):
+                elif matches(row, query):
                     found.append(row)
             if stale:
                 self._start(self._repair(stale))
@@ -91,7 +99,7 @@ class Index:
             wanted = [each for each in entries if each.id.startswith(query.prefix or "")]
             now, some = await self.rows([_key(each) for each in wanted])
             by_entry = dict(zip(wanted, some, strict=True))
-            return entries, [_visible(by_entry.get(each), now) for each in entries]
+            return entries, [visible(by_entry.get(each), now) for each in entries]
         parts = self._keys.partition(query.partition)
         arguments = (query.kind, *bounds, size)
         now, *flat = await self._wire.run(scripts.FIND, parts[6:9], arguments, again=True)
@@ -100,11 +108,11 @@ class Index:
             None if meta is None else record_row(_key(entry), meta, payload)
             for entry, meta, payload in zip(entries, flat[1::3], flat[2::3], strict=True)
         ]
-        return entries, [_visible(row, from_stamp(now)) for row in rows]
+        return entries, [visible(row, from_stamp(now)) for row in rows]
 
     async def get(self, key: Key) -> Row | None:
         now, [row] = await self.rows([key])
-        return _visible(row, now)
+        return visible(row, now)
 
     async def rows(self, keys: Sequence[Key]) -> tuple[int, list[Row | None]]:
         """The rows at ``keys``, which are all of sessions or all of records, expired ones included;
@@ -148,8 +156,8 @@ class Index:
         for op in ops:
             there: dict[tuple[str, str, str], set[str]] = {}
             for entry in self._of(op, born):
-                where = (entry.kind, entry.id, entry.partition)
-                there.setdefault(where, set()).add(entry.created + entry.family)
+                place = (entry.kind, entry.id, entry.partition)
+                there.setdefault(place, set()).add(entry.created + entry.family)
             for where, words in there.items():
                 before = self._known.pop(where, frozenset()) if where[0] == "session" else ()
                 self._known[where] = frozenset(words.union(before))
@@ -161,12 +169,12 @@ class Index:
             case PutOp(row=row):
                 yield from all_entries(row)
             case PutSessionOp(row=header) | AppendOp(session=header):
-                place = ("session", header.session_id, f"session/{header.session_id}")
-                known = self._known.get(place)
+                id, where = header.session_id, f"session/{header.session_id}"
+                known = self._known.get(("session", id, where))
                 created = born or (next(iter(known))[:18] if known else stamp(header.created_at))
                 due = op.due if isinstance(op, AppendOp) else ()
                 for family in (*families(header), *(f"l{job}" for job in due)):
-                    yield Entry(place[0], family, created, *place[1:])  # type: ignore[arg-type]
+                    yield Entry("session", family, created, id, where)
 
     def forget(self, entry: Entry) -> None:
         where = (entry.kind, entry.id, entry.partition)
@@ -265,52 +273,6 @@ class Index:
         """Wait for the work in the background."""
         while self._work:
             await asyncio.wait(self._work)
-
-
-def _family(query: Query) -> tuple[str, bool]:
-    """The family to walk through, the one with the fewest entries first; and whether it is one
-    family or a stretch of several (ids with a prefix)."""
-    for letter, value in (
-        ("i", query.id),
-        ("l", query.lagging),
-        ("t", query.tags[0] if query.tags else None),
-        ("u", query.user_id),
-        ("s", query.status),
-    ):
-        if value is not None:
-            return letter + value, True
-    if query.prefix and query.partition is not None:
-        return f"i{query.prefix}", False
-    return "a", True
-
-
-def _is_impossible(query: Query) -> bool:
-    if query.kind == "session":
-        wrong = query.partition is not None and not query.partition.startswith("session/")
-        return wrong or query.status is not None or bool(query.tags)
-    return query.lagging is not None
-
-
-def _matches(row: Row, query: Query) -> bool:
-    where = place_of(row)
-    if isinstance(row, SessionRow):
-        through = row.jobs.get(query.lagging or "", (row.last_seq, None))[0]
-        fits = query.lagging is None or through < row.last_seq
-    else:
-        fits = set(query.tags) <= set(row.tags) and query.status in (None, row.status)
-    return (
-        fits
-        and query.id in (None, where[1])
-        and where[1].startswith(query.prefix or "")
-        and query.user_id in (None, row.user_id)
-        and (query.before is None or where < query.before)
-    )
-
-
-def _visible(row: Row | None, now: int) -> Row | None:
-    """The row, unless it has expired."""
-    expires = row.expires_at if isinstance(row, RecordRow) else None
-    return None if expires is not None and expires <= now else row
 
 
 def _key(entry: Entry) -> Key:

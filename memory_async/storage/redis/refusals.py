@@ -15,7 +15,7 @@ from memory_async.errors import (
     StorageUnavailableError,
 )
 
-# What Redis says, or redis-py calls it -> what that means. In a script's error it may stand anywhere.
+# What Redis says, or redis-py calls it -> what that means. A script's error has it anywhere.
 _UNAVAILABLE = {
     "invalid username-password": "refused the login: check user name and password",
     "invalid password": "refused the login: check user name and password",

@@ -28,10 +28,9 @@ def write_arguments(op: Op) -> list[Argument]:
     match op:
         case AppendOp(session=session, turn=turn, due=due):
             head = f"{stamp(turn.created_at)}{turn.run_id}\0{turn.usage or ''}"
-            return [
-                *("append", *_header(session), turn.run_id, head, turn.payload or ""),
-                *(stamp(turn.created_at), len(due), *due),
-            ]
+            at = stamp(turn.created_at)
+            written: list[Argument] = ["append", *_header(session), turn.run_id, head]
+            return [*written, turn.payload or "", at, len(due), *due]
         case PutSessionOp(row=session, when=when):
             return ["header", *_header(session), _when(when)]
         case PutOp(row=row, when=when):

@@ -40,6 +40,7 @@ class Wire(Protocol):
 
     def slot(self, key: bytes) -> int:
         """What only keys with the same may be given to one script."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -125,7 +126,8 @@ class PoolWire:
     async def _serve(self) -> None:
         try:
             while self._waiting:
-                calls, size = [], 0
+                calls: list[_Call] = []
+                size = 0
                 while self._waiting and len(calls) < TOGETHER and size < 1 << 20:
                     call = self._waiting.popleft()
                     if not call.future.done():  # else it was cancelled before it was sent
@@ -201,7 +203,7 @@ class PoolWire:
 
     async def _new(self) -> Any:
         # Cancelled in the middle, redis-py would keep a connection that never logged in.
-        task = asyncio.ensure_future(self._pool.get_connection())
+        task = asyncio.ensure_future(_connected(self._pool))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -216,6 +218,10 @@ class PoolWire:
         release = asyncio.ensure_future(self._pool.release(task.result()))
         self._tasks.add(release)
         release.add_done_callback(self._tasks.discard)
+
+
+async def _connected(pool: Any) -> Any:
+    return await pool.get_connection()
 
 
 def _pack(command: Sequence[Argument]) -> bytes:

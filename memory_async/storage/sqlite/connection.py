@@ -65,7 +65,7 @@ class Connection:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         if self._call.cut:
             keep(self._connection)
         else:

@@ -99,10 +99,10 @@ class SqliteStorage(Driver):
         keep(*self._connections)
         self._connections, self._waiting = [], deque()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         for connection in self._connections:
             connection._connection = None  # or it warns, at the end, of having been left open
-        super().forked()
+        super()._forked()
 
     async def _apply(self, batch: Batch) -> Applied:
         waiting = Waiting(batch)

@@ -15,7 +15,9 @@ for _, each in ipairs(commands) do
   if type(answer) == 'table' and answer.err then
     local text = string.upper(answer.err)
     if string.find(text, 'NOPERM', 1, true) or string.find(text, 'ACL FAILURE', 1, true)
-      or string.find(text, 'PERMISSION', 1, true) then
+      or string.find(text, 'PERMISSION', 1, true)
+      or string.find(text, "CAN'T RUN THIS COMMAND", 1, true) then
+      redis.pcall('UNLINK', key)
       return each[1] .. ': ' .. answer.err
     end
     return ''
