@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     )
     from memory_async.run import Run, RunPaused
     from memory_async.storage.in_memory import InMemoryStorage
-    from memory_async.storage.postgres import PostgresStorage
     from memory_async.storage.json import JSONStorage
+    from memory_async.storage.postgres import PostgresStorage
     from memory_async.storage.protocol import (
         ABSENT,
         ALWAYS,

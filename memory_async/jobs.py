@@ -259,7 +259,7 @@ class Jobs:
 
     async def _skip(self, session: Session, name: str, through: int) -> bool:
         born = session.created_at
-        past = min(max(through, session.trimmed) + MAX_TURNS, session.last_seq)
+        past = min(through + MAX_TURNS, session.last_seq)
         await self._storage.apply(Advance(session.session_id, name, through, past, created_at=born))
         return True
 

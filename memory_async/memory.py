@@ -220,7 +220,7 @@ class Memory(Runs[ProfileT]):
     async def recover(self) -> int:
         """Finish what any process left behind: lagging jobs (of the kinds this Memory has) and
         interrupted forgetting, of all sessions in the storage. Returns how many it found."""
-        self._use()
+        self._check_open()
         return await self._shared.jobs.recover()
 
     async def close(self, timeout: float = 10.0) -> None:

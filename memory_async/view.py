@@ -210,8 +210,7 @@ class View(Generic[ProfileT]):
 
     def _use(self) -> Storage:
         """The storage, after checking that this view may be used."""
-        if self._shared.closed:
-            raise StorageUnavailableError("this Memory is closed: make a new one")
+        self._check_open()
         if self._bound_elsewhere and not self._named:
             raise ConfigurationError(
                 "this Memory was made without a session_id and is bound per request: "
@@ -219,6 +218,10 @@ class View(Generic[ProfileT]):
             )
         self._require_user()
         return self._shared.storage
+
+    def _check_open(self) -> None:
+        if self._shared.closed:
+            raise StorageUnavailableError("this Memory is closed: make a new one")
 
     def _require_user(self) -> None:
         wanted = self._settings.user_analysis_memory and not self._anonymous

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError
-from memory_async.keys import Key, Kind, Partition, to_micros, utc_now
+from memory_async.keys import Key, Kind, Partition
 from memory_async.storage.batch import (
     AdvanceOp,
     AppendOp,

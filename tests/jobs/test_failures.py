@@ -10,7 +10,14 @@ import pytest
 import stamina
 import stamina.instrumentation
 
-from memory_async import MemoryAsyncError, ModelError, Storage, StorageUnavailableError
+from memory_async import (
+    Advance,
+    ConflictError,
+    MemoryAsyncError,
+    ModelError,
+    Storage,
+    StorageUnavailableError,
+)
 from tests.jobs.conftest import Make
 from tests.jobs.script import JOBS, Errors, Script, header, says, until
 from tests.llm import ScriptedLLM
@@ -247,6 +254,23 @@ async def test_half_a_character(make: Make, script: Script, errors: Errors, kind
     await until(lambda: memory.jobs.failed == 1)
     assert [type(error) for *_, error in errors] == [ModelError]
     assert len(script.calls) == 3
+
+
+async def test_somebody_else_is_always_first(
+    make: Make, storage: Storage, errors: Errors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = make(full_session_memory=True, summary_memory=True, on_job_error=errors)
+    apply = storage.apply
+
+    async def conflict(*writes: Any) -> Any:
+        if isinstance(writes[0], Advance):
+            raise ConflictError("moved")
+        return await apply(*writes)
+
+    monkeypatch.setattr(storage, "apply", conflict)
+    await memory.save(says("hello"))
+    await until(lambda: memory.jobs.failed == 1)
+    assert [type(error) for *_, error in errors] == [ConflictError]
 
 
 @pytest.mark.parametrize("method", ["get", "history", "apply"])

@@ -189,8 +189,13 @@ async def test_a_session_begun_anew_while_the_old_one_is_being_forgotten(
     assert [session.session_id for session in await view.sessions()] == ["s1"]
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
 async def test_a_user_forgotten_between_two_reads_of_a_job(
-    make: Make, script: Script, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    make: Make,
+    script: Script,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    comes_back: bool,
 ) -> None:
     """The job has read session and turns; when it looks for the profile all that is gone."""
     script.answer = marks_answer
@@ -201,12 +206,15 @@ async def test_a_user_forgotten_between_two_reads_of_a_job(
         if key.kind == "profile" and not forgotten.is_set():
             forgotten.set()
             await memory.forget_user()
+            if comes_back:
+                await memory.save(says("«new»"))
         return await get(key)
 
     monkeypatch.setattr(storage, "get", forget_first)
     await memory.save(says("«old»"))
     await ended(memory)
     assert forgotten.is_set()
-    assert await no_traits(storage)
-    assert await stored_profile(storage) is not None
-    assert script.analyses == []
+    profile = await stored_profile(storage)
+    assert profile is not None
+    assert profile.traits == ({"facts": ["«new»"]} if comes_back else {})
+    assert all("«old»" not in call.said for call in script.analyses)

@@ -142,9 +142,18 @@ async def test_sessions_of_everybody_and_many_of_them(
     script.release()
     script.calls.clear()
 
-    assert await make("other", summary_memory=True).recover() == 230
+    later = make("other", summary_memory=True)
+    waiting: list[int] = []
+
+    def answer(call: object) -> str:
+        waiting.append(later.jobs.queued + later.jobs.running)
+        return "A summary."
+
+    script.answer = answer
+    assert await later.recover() == later.jobs.done == 230
     assert len(script.calls) == 230
     assert script.most_at_once == 4
+    assert max(waiting) <= 100
     assert await storage.find("session", lagging="summary") == []
 
 
@@ -229,7 +238,6 @@ async def test_the_loop_ends_while_a_job_waits(tmp_path: Path, llm: ScriptedLLM)
         assert await memory.summary() is not None
 
 
-@pytest.mark.xfail(reason="recover() asks for a user, as load() and save() do", strict=False)
 @pytest.mark.parametrize("bound", [False, True])
 async def test_a_server_recovers_without_a_session_or_user(
     storage: Storage, make: Make, script: Script, bound: bool

@@ -201,6 +201,23 @@ async def test_turns_that_come_while_a_job_is_handed_over(make: Make, script: Sc
     assert queue.submitted == [("summary", "s1")] * 2
 
 
+async def test_what_the_queue_did_not_take_is_done_here(make: Make, script: Script) -> None:
+    script.answer = marks_answer
+    queue = Queue()
+    queue.go_on.clear()
+    memory = make(summary_memory=True, job_queue=queue)
+    await memory.save(says("«1»"))
+    await until(lambda: len(queue.submitted) == 1)
+    for number in (2, 3, 4):
+        await memory.save(says(f"«{number}»"))
+    queue.fails = True
+    queue.go_on.set()
+    await until(lambda: memory.jobs.failed == 1)
+    assert (len(queue.submitted), memory.jobs.lag) == (2, 3)
+    assert await memory.drain(10)
+    assert await memory.summary() == "«1» «2» «3» «4»"
+
+
 async def test_close_waits_for_the_queue_to_take_them(make: Make, script: Script) -> None:
     queue = Queue()
     memory = make(summary_memory=True, job_queue=queue)

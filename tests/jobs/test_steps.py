@@ -61,6 +61,17 @@ async def test_drain_and_recover_take_the_rest(
     assert len(script.calls) == 1
 
 
+async def test_drain_takes_the_rest_of_what_was_just_saved(
+    make: Make, script: Script, storage: Storage
+) -> None:
+    """The job that `save` started has not looked yet, and would leave it."""
+    memory = make(summary_memory=True, summary_every=5)
+    await memory.save(says("one"))
+    assert await memory.drain(10)
+    assert await through(storage) == 1
+    assert (memory.jobs.done, memory.jobs.lag) == (1, 0)
+
+
 async def test_close_leaves_the_rest_and_waits_for_what_is_due(
     make: Make, script: Script, storage: Storage
 ) -> None:

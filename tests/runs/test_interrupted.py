@@ -77,18 +77,28 @@ IN_BATCHES = """
             return done
 
         async def interrupt(self):
+            before = None
             for _ in range(self.times):
-                waiting = main_frame()
+                before = await self.main_thread_waits(before)
                 os.kill(os.getpid(), signal.SIGINT)
-                while main_frame() is waiting or main_frame().f_code.co_name != "wait":
-                    try:
-                        await asyncio.sleep(0.001)
-                    except asyncio.CancelledError:
-                        if not self.stubborn:
-                            raise
+            await self.main_thread_waits(before)
 
-    def main_frame():
-        return sys._current_frames()[threading.main_thread().ident]
+        async def main_thread_waits(self, before):
+            # Until it waits, and not where it did before: Python itself is not safe elsewhere.
+            steady, last = 0, None
+            for _ in range(10_000):
+                frame = sys._current_frames()[threading.main_thread().ident]
+                here = frame, frame.f_lasti
+                steady = steady + 1 if here == last and frame is not before else 0
+                last = here
+                if steady == 20:
+                    break
+                try:
+                    await asyncio.sleep(0.001)
+                except asyncio.CancelledError:
+                    if not self.stubborn:
+                        raise
+            return frame
 
     driver = Interrupting(SqliteStorage(sys.argv[1], durability="normal"))
     with sync.Memory(sync.Storage(driver), "main", full_session_memory=True) as memory:

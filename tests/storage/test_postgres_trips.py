@@ -76,6 +76,7 @@ async def test_behind_pgbouncer_it_is_two(server: Postgres, port: int, call: str
     async with wire_to(port) as wire:
         url = server.url(port=wire.port) + f"?pgbouncer=true&namespace=two-{call}"
         async with open_storage(url) as storage:
+            assert isinstance(storage, PostgresStorage)
             assert await count(wire, storage, call) == [2, 2, 2]
 
 

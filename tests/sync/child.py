@@ -44,6 +44,11 @@ def in_threads(*functions):
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
+def script(*parts: str) -> str:
+    """Parts of a program, one after the other, each indented as it stands in its test."""
+    return "\n".join(map(textwrap.dedent, parts))
+
+
 class Child:
     """A Python process that runs `PRELUDE` and a script."""
 

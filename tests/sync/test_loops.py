@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from memory_async import ConfigurationError, SqliteStorage, sync
+from memory_async import ConfigurationError, InMemoryStorage, sync
 from tests.sync import child
 
 HI = {"role": "user", "content": "Hi"}
@@ -32,7 +29,7 @@ RUNNERS = {
 def runner(request: pytest.FixtureRequest) -> str:
     if "uvloop" in request.param and not os.environ.get("CI"):
         pytest.importorskip("uvloop")
-    return "\n".join(line.strip() for line in RUNNERS[request.param].splitlines()) + "\n"
+    return RUNNERS[request.param]
 
 
 def test_a_call_in_a_running_loop_warns_once_and_works(url: str) -> None:
@@ -91,7 +88,7 @@ def test_loops_one_after_another_in_one_process(url: str, runner: str) -> None:
         tell(said(memory))
         memory.close()
     """
-    assert child.run(_with(runner, script), url) == [
+    assert child.run(child.script(runner, script), url) == [
         "2 3 4",
         "['RuntimeWarning']",
         "['before', 'loop 1', 'loop 2', 'loop 3', 'after']",
@@ -110,25 +107,19 @@ def test_a_forgotten_facade_in_such_a_loop_ends_with_it(url: str, runner: str) -
 
         run(main())
     """
-    assert child.run(_with(runner, script), url) == ["['Hi']"]
+    assert child.run(child.script(runner, script), url) == ["['Hi']"]
 
 
-def _with(runner: str, script: str) -> str:
-    return runner + "\n".join(line.removeprefix(" " * 8) for line in script.splitlines())
+def test_a_storage_of_another_loop_says_what_to_use() -> None:
+    driver = InMemoryStorage()
 
-
-def test_a_storage_of_another_loop_says_what_to_use(path: Path) -> None:
-    driver = SqliteStorage(path)
-
-    async def open_here(then: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        async with driver:
-            await then()
-
-    async def use_it_plainly() -> None:
-        storage = sync.Storage(driver)
+    async def main() -> None:
+        await driver.open()
         with pytest.raises(ConfigurationError, match="another event loop"):
-            await asyncio.to_thread(storage.open)
-        with pytest.raises(ConfigurationError, match="another event loop"):
-            await asyncio.to_thread(sync.Memory(storage, "s").load)
+            await asyncio.to_thread(use_it_plainly)
 
-    asyncio.run(open_here(use_it_plainly))
+    def use_it_plainly() -> None:
+        with sync.Storage(driver):
+            pytest.fail("it belongs to another loop")
+
+    asyncio.run(main())

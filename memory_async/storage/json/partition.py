@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from memory_async.codec import RecordRow, SessionRow
-from memory_async.keys import Key, Kind, to_micros, utc_now
+from memory_async.keys import Key, Kind
 from memory_async.storage.batch import (
     AdvanceOp,
     AppendOp,
@@ -134,7 +134,7 @@ class PartitionFiles:
     def _plan(
         self, op: Op, header: SessionRow | None, writes: list[Any]
     ) -> tuple[SessionRow | None, bool]:
-        """The header after ``op``, whether it changes anything; its other writes go to ``writes``."""
+        """The header after ``op``, whether that changes anything; other writes go to ``writes``."""
         match op:
             case AppendOp():
                 return appended(op, header), True

@@ -1,0 +1,318 @@
+"""Ctrl-C, wherever it comes: raised at once, the call is cancelled, the facade goes on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from memory_async import sync
+from tests.llm import ScriptedLLM
+from tests.sync import child
+
+Said = Callable[..., list[str]]
+
+LEARNING = """
+memory = sync.Memory(url, "s", full_session_memory=True, summary_memory=True, model="openai/scripted")
+"""
+# A call that some signal interrupts after the given microseconds, if it still runs then.
+INTERRUPTED_AFTER = """
+def interrupted_after(micros, call):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, micros / 1e6)
+        call()
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+"""
+
+
+class TestInTheMiddleOfACall:
+    def test_that_waits_for_a_job(self, url: str, llm: ScriptedLLM) -> None:
+        script = """
+            memory.save(says("Hi"))
+            tell("waiting")
+            try:
+                memory.drain()
+            except KeyboardInterrupt:
+                tell("interrupted", memory.jobs.running)
+            memory.save(says("Still here"))
+            tell(said(memory))
+            hear()
+            tell(memory.drain(), memory.jobs.lag)
+        """
+        llm.hold()
+        with child.started(child.script(LEARNING, script), url) as one:
+            assert one.hear() == "waiting"
+            llm.wait_for_calls(1)
+            one.interrupt()
+            assert one.hear() == "interrupted 1", "the job goes on, only the waiting ends"
+            assert one.hear() == "['Hi', 'Still here']"
+            llm.release()
+            one.tell()
+            assert one.end() == ["True 0"]
+
+    def test_that_does_the_job(self, url: str, llm: ScriptedLLM) -> None:
+        script = """
+            jobs = memory.jobs
+            tell("asking")
+            try:
+                jobs.run("summary", "s")
+            except KeyboardInterrupt:
+                tell("interrupted")
+            hear()
+        """
+        with sync.Memory(url, "s", summary_memory=True, model="openai/scripted") as memory:
+            llm.hold()
+            memory.save({"role": "user", "content": "Hi"})
+            memory.close(timeout=0)
+        llm.wait_for_calls(1)
+        llm.wait_until_left()
+        with child.started(child.script(LEARNING, script), url) as one:
+            assert one.hear() == "asking"
+            llm.wait_for_calls(2)
+            one.interrupt()
+            assert one.hear() == "interrupted"
+            llm.wait_until_left()  # the question is taken back, nobody waits for an answer
+            one.tell()
+            assert one.end() == []
+
+    def test_of_many_saves(self, url: str, said: Said) -> None:
+        """Real signals from another process, some of them between two calls."""
+        script = """
+            memory = sync.Memory(url, "s", full_session_memory=True)
+            returned, interrupted, number = [], 0, 0
+            tell("saving")
+            while interrupted < 50:
+                try:
+                    while True:
+                        number += 1
+                        memory.save(says(str(number)))
+                        returned.append(str(number))
+                except KeyboardInterrupt:
+                    interrupted += 1
+                    tell("interrupted")
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            memory.save(says("end"))
+            stored = said(memory)
+            tell(set(returned) <= set(stored), len(stored) == len(set(stored)), stored[-1])
+            memory.close()
+        """
+        with child.started(script, url) as one:
+            assert one.hear() == "saving"
+            for _ in range(50):
+                one.interrupt()
+                assert one.hear() == "interrupted"
+            assert one.end() == ["True True end"]
+        said()
+
+    def test_of_every_kind_at_every_moment(self, url: str) -> None:
+        """A batch is whole or absent, and whatever was interrupted, the next call is as ever."""
+        script = """
+            import dataclasses
+            storage = sync.Storage(url)
+            now = storage.now(Partition("session", "s"))
+
+            def apply(number):
+                text = str(number)
+                turn = Turn(session_id="s", run_id=text, messages=[Message(role="user", content=text)])
+                header = Session(session_id="s", keep_turns=True)
+                noted = Session(session_id="s", metadata={"last": text})
+                storage.apply(Append(turn, header), Put(noted, ALWAYS))
+                return text
+
+            def check():
+                session, turns, _ = storage.snapshot("s")
+                numbers = [turn.run_id for turn in turns]
+                assert session.metadata == {"last": numbers[-1]}, (session.metadata, numbers[-1])
+                assert [turn.seq for turn in turns] == [*range(1, session.last_seq + 1)]
+                assert len({*numbers}) == len(numbers)
+                return numbers
+
+            apply(0)
+            returned, cut = ["0"], 0
+            for number in range(1, 400):
+                moment = 20 + number * 5
+                if interrupted_after(moment, lambda: returned.append(apply(number))):
+                    cut += 1
+                if number % 4 == 0:
+                    interrupted_after(moment, lambda: storage.history("s"))
+                if number % 10 == 0:
+                    check()
+            apply("last")
+            numbers = check()
+            assert {*returned} <= {*numbers}, {*returned} - {*numbers}
+            tell(cut > 20, numbers[-1], len(threading.enumerate()))
+            storage.close()
+            tell(len(threading.enumerate()))
+        """
+        lines = child.run(child.script(INTERRUPTED_AFTER, script), url)
+        assert lines == ["True last 4", "1"]  # the main one, the loop's and SQLite's two
+
+    def test_of_the_first_call(self, url: str) -> None:
+        script = """
+            for moment in range(20, 20_000, 97):
+                memory = sync.Memory(url, "s", full_session_memory=True)
+                interrupted_after(moment, lambda: memory.save(says("Hi")))
+                assert memory.save(says("Hi")) is not None
+                memory.close()
+            tell(len(threading.enumerate()))
+        """
+        # A loop that was starting when its first caller was interrupted ends by itself.
+        assert child.run(child.script(INTERRUPTED_AFTER, script), url) == ["1"]
+
+    def test_of_closing(self, url: str, said: Said) -> None:
+        script = """
+            for moment in range(20, 10_000, 97):
+                memory = sync.Memory(url, "s", full_session_memory=True)
+                memory.save(says(str(moment)))
+                interrupted_after(moment, memory.close)
+                memory.close()
+                try:
+                    memory.load()
+                except StorageUnavailableError:
+                    continue
+                tell("it is open")
+            tell("end")
+        """
+        assert child.run(child.script(INTERRUPTED_AFTER, script), url) == ["end"]
+        assert said() == [str(moment) for moment in range(20, 10_000, 97)]
+
+
+class TestInTheMiddleOfAWith:
+    SCRIPT = """
+        try:
+            with memory:
+                memory.save(says("Hi"))
+                tell("within")
+                signal.pause()
+        except KeyboardInterrupt:
+            tell("interrupted")
+    """
+
+    def test_once_the_jobs_are_waited_for(self, url: str, llm: ScriptedLLM) -> None:
+        llm.hold()
+        with child.started(child.script(LEARNING, self.SCRIPT), url) as one:
+            assert one.hear() == "within"
+            llm.wait_for_calls(1)
+            one.interrupt()
+            llm.release()
+            assert one.end() == ["interrupted"]
+        with sync.Memory(url, "s") as memory:
+            assert memory.summary() == llm.answer(llm.calls[0])
+
+    def test_twice_they_are_left_to_the_next_process(
+        self, url: str, llm: ScriptedLLM, said: Said
+    ) -> None:
+        watch = """
+            def watch():
+                while not memory._memory._shared.closed:
+                    pass
+                tell("closing")
+
+            threading.Thread(target=watch, daemon=True).start()
+        """
+        llm.hold()
+        with child.started(child.script(LEARNING, watch, self.SCRIPT), url) as one:
+            assert one.hear() == "within"
+            llm.wait_for_calls(1)
+            one.interrupt()
+            assert one.hear() == "closing"
+            one.interrupt()
+            assert one.end() == ["interrupted"]
+        llm.release()
+        assert said() == ["Hi"]
+        assert child.run(child.script(LEARNING, "tell(memory.recover())"), url) == ["1"]
+        with sync.Memory(url, "s") as memory:
+            assert memory.summary() == llm.answer(llm.calls[-1])
+
+    def test_nobody_catches_it(self, url: str, said: Said) -> None:
+        script = """
+            def quiet(kind, error, traceback):
+                tell(kind.__name__)
+
+            sys.excepthook = quiet
+            with sync.Memory(url, "s", full_session_memory=True) as memory:
+                memory.save(says("Hi"))
+                tell("within")
+                signal.pause()
+        """
+        with child.started(script, url) as one:
+            assert one.hear() == "within"
+            one.interrupt()
+            assert one.end(-signal.SIGINT) == ["KeyboardInterrupt"]
+        assert said() == ["Hi"]
+
+
+class TestInTheMiddleOfARun:
+    def test_it_is_kept_to_be_resumed(self, url: str, said: Said) -> None:
+        script = """
+            memory = sync.Memory(url, "s", full_session_memory=True)
+            try:
+                with memory.run("Book a flight", run_id="r") as run:
+                    run.add({"role": "assistant", "content": "Looking..."})
+                    tell("running")
+                    signal.pause()
+            except KeyboardInterrupt:
+                tell(run.status)
+            [kept] = memory.checkpoints()
+            tell(kept.status, len(kept.messages))
+        """
+        with child.started(script, url) as one:
+            assert one.hear() == "running"
+            one.interrupt()
+            assert one.end() == ["cancelled", "cancelled 1"]
+        with sync.Memory(url, "s", full_session_memory=True) as memory, memory.resume("r") as run:
+            run.add({"role": "assistant", "content": "Booked."})
+        assert said() == ["Book a flight", "Looking...", "Booked."]
+
+    def test_at_every_moment_of_its_beginning(self, url: str) -> None:
+        """Whatever was begun is given up again: no lease is left, for anybody to wait for."""
+        script = """
+            memory = sync.Memory(url, "s", full_session_memory=True)
+            memory.save(says("Hi"))
+
+            def begin(number):
+                with memory.run("Book a flight", run_id=str(number)):
+                    pass
+
+            for number in range(150):
+                interrupted_after(20 + number * 30, lambda: begin(number))
+            kept = [each.run_id for each in memory.checkpoints(limit=1000)]
+            for run_id in kept:
+                with memory.resume(run_id):
+                    pass
+            done = {turn.run_id for turn in memory.turns()}
+            tell({*kept} <= done, memory.checkpoints())
+        """
+        assert child.run(child.script(INTERRUPTED_AFTER, script), url) == ["True []"]
+
+
+def test_a_signal_reaches_only_the_main_thread(url: str) -> None:
+    """Ctrl-C here, while another thread is in a call: that one gets its answer."""
+    asked, answer = threading.Event(), threading.Event()
+
+    async def model(messages: object, *, schema: object = None) -> str:
+        asked.set()
+        while not answer.is_set():
+            await sync.portal.asyncio.sleep(0)  # type: ignore[attr-defined]
+        return "A summary."
+
+    results: list[bool] = []
+    with sync.Memory(url, "s", summary_memory=True, model=model) as memory:
+        memory.save({"role": "user", "content": "Hi"})
+        thread = threading.Thread(target=lambda: results.append(memory.drain()))
+        thread.start()
+        assert asked.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        answer.set()
+        thread.join()
+        assert results == [True]
+        assert memory.summary() == "A summary."
