@@ -232,11 +232,11 @@ async def measure_loads(folder: Path, report: Report, rounds: int, long: int) ->
         a, b = took[f"ours {size}"], took[f"peer {size}"]
         ratio = report.ratio(f"load at {size} beside the peer", a.median, b.median, PEER_LIMIT)
         context = took[f"context {size}"]
-        rows.append([f"last {LAST} of {size:,} turns", str(a), str(context), str(b), ratio])
+        rows.append([f"last {LAST}, at {size:,} turns", str(a), str(context), str(b), ratio])
     for size in (SHORT, long):
         a, b = took_whole[f"ours {size}"], took_whole[f"peer {size}"]
         ratio = report.ratio("whole history", a.median, b.median)
-        rows.append([f"all {size:,} turns (both by default)", str(a), "", str(b), ratio])
+        rows.append([f"all, at {size:,} turns (both by default)", str(a), "", str(b), ratio])
     columns = ["", "load().to_openai()", "load() alone", "get_items(limit=40)", "ours / peer"]
     report.table(columns, rows)
 

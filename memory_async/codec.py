@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
 from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Kind, Partition, check_id, from_micros, to_micros
@@ -73,7 +75,7 @@ _MESSAGE = ("role", "content", "tool_calls", "tool_call_id", "name")
 
 
 def _dump_message(message: Message) -> dict[str, Any]:
-    out = dict(message._unknown or {})
+    out = dict(message.extra or {})
     if message.raw is not None:
         if any(message.raw.get(name) != getattr(message, name) for name in _MESSAGE):
             raise PayloadError("a message's raw differs from it: use Message.parse() of a dict")
@@ -92,18 +94,22 @@ def _load_message(data: dict[str, Any]) -> Message:
         known["raw"] = source
     if "created_at" in data:
         known["created_at"] = from_micros(data["created_at"])
-    message = Message(**known)
-    if unknown := {k: v for k, v in data.items() if k not in Message.model_fields}:
-        message._unknown = unknown
-    return message
+    unknown = {name: value for name, value in data.items() if name not in Message.model_fields}
+    return Message(**known, extra=unknown or None)
 
 
 def _dump_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return [_dump_message(message) for message in messages]
 
 
+_PLAIN_MESSAGES = TypeAdapter(list[Message])
+
+
 def _load_messages(data: list[dict[str, Any]]) -> list[Message]:
-    return [_load_message(each) for each in data]
+    try:  # in one go: most messages have the plain fields only
+        return _PLAIN_MESSAGES.validate_python(data)
+    except ValidationError:
+        return [_load_message(each) for each in data]
 
 
 def _dump_value(value: Any) -> Any:

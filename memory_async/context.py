@@ -91,6 +91,9 @@ def _without_tools(messages: list[Message]) -> list[Message]:
     for message in messages:
         if message.role in ("tool", "function"):
             continue
+        if message.raw is None and message.tool_calls is None:
+            kept.append(message)
+            continue
         given = message.to_openai()
         if calls := {"tool_calls", "function_call"} & given.keys():
             said = {name: value for name, value in given.items() if name not in calls}

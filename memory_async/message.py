@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
 )
 
@@ -46,7 +45,7 @@ class Message(BaseModel):
     created_at: AwareDatetime | None = None
     raw: dict[str, Any] | None = Field(default=None, repr=False)
     # Fields a newer version stored with this message; written back as they were.
-    _unknown: dict[str, Any] | None = PrivateAttr(default=None)
+    extra: dict[str, Any] | None = Field(default=None, repr=False)
 
     @classmethod
     def parse(cls, value: object) -> Message:

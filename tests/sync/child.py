@@ -90,7 +90,8 @@ class Child:
     def end(self, code: int = 0, errors: str = "") -> list[str]:
         """The rest of what it prints; it must end in time, with this code and these errors."""
         output, complaints = self._process.communicate()
-        assert (complaints, self._process.returncode) == (errors, code), output
+        ended = self._process.returncode
+        assert (complaints, ended) == (errors, code), f"{ended}\n{output}{complaints}"
         return output.splitlines()
 
     def clear(self) -> None:
