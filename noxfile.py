@@ -18,6 +18,9 @@ BENCH_CONSTRAINTS = Path(".ci/constraints-bench.txt")
 # Tests run on the installed package: they must not find the folder they are next to.
 INSTALLED = {"PYTHONSAFEPATH": "1"}
 
+# What a user without extras has; the rest of the tests says nothing new there.
+CORE = ("tests/memory", "tests/runs", "tests/test_architecture.py", "tests/storage/test_sqlite.py")
+
 NONE_FOUND = """
 import sys
 from importlib.util import find_spec
@@ -82,7 +85,7 @@ def no_extras(session: nox.Session) -> None:
     optional = {Requirement(each).name for name in extras for each in extras[name]}
     optional -= {"memory-async", *(Requirement(each).name for each in extras["testing"])}
     session.run("python", "-c", NONE_FOUND, *sorted(optional))
-    session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
+    session.run("python", "-m", "pytest", *(session.posargs or CORE), env=INSTALLED)
 
 
 @nox.session
@@ -105,7 +108,7 @@ def build(session: nox.Session) -> None:
 
     (wheel,) = made.glob("*.whl")
     files = [path for path in Path("memory_async").glob("**/*.*") if path.is_file()]
-    wanted = {path.as_posix() for path in files if path.suffix in (".py", ".sql", ".typed")}
+    wanted = {path.as_posix() for path in files if path.suffix in (".py", ".sql", ".lua", ".typed")}
     if missing := wanted - set(ZipFile(wheel).namelist()):
         session.error(f"not in the wheel: {sorted(missing)}")
 

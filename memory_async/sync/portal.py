@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal
@@ -60,11 +61,12 @@ class Portal:
         self._starting = threading.Lock()
         self._serving: _Serving | None = None
         self._entering: set[object] = set()
+        self._ending = False
 
     @property
     def running(self) -> bool:
-        """Whether there is a loop (in this process) that may have something to close."""
-        return self._serving is not None
+        """Whether there is a loop (in this process) that takes calls."""
+        return self._serving is not None and not self._closed
 
     def call(
         self,
@@ -101,7 +103,8 @@ class Portal:
         entering = object()
         self._entering.add(entering)  # before looking for the portal: see close()
         try:
-            portal = (self._serving or self._start()).portal
+            serving = self._serving
+            portal = (self._start() if serving is None or self._closed else serving).portal
             try:
                 future = portal.start_task_soon(run)
             except RuntimeError as error:
@@ -122,20 +125,45 @@ class Portal:
             raise result.error
         return result
 
-    def close(self) -> None:
-        """Let calls under way end, for a moment, and stop the thread. Idempotent, final."""
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Let calls under way end, for a moment, await ``last`` in the loop, whatever interrupts
+        this, and stop the thread. Idempotent, final."""
         self.refuse_own_thread()
         with self._starting:
             self._closed = True
-            serving, self._serving = self._serving, None
-        _live.discard(self)
+            serving = self._serving
         if serving is not None:
             # Whoever has found the loop just now must get in before it ends, or wait for ever.
             until = time.monotonic() + GRACE
             while self._entering and time.monotonic() < until:
                 time.sleep(0.0005)
-            serving.portal.start_task_soon(_stop, serving.portal).result()
+            failed: BaseException | None = None
+            try:
+                ending = serving.portal.start_task_soon(self._end, serving, last)
+            except RuntimeError:
+                pass  # it has ended: at exit, or for somebody who was interrupted then
+            else:
+                failed = ending.exception()
             serving.thread.join()
+            self._serving = None
+            _live.discard(self)
+            if failed is not None:
+                raise failed
+
+    async def _end(
+        self, serving: _Serving, last: Callable[[], Coroutine[Any, Any, None]] | None
+    ) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        try:
+            if last is not None:
+                await last()
+        finally:
+            await serving.portal.stop()
+            # A call that waits for a model, say, would keep whoever closes waiting as well.
+            stop = partial(serving.portal.stop, cancel_remaining=True)
+            serving.loop.call_later(GRACE, lambda: serving.loop.create_task(stop()))
 
     def refuse_own_thread(self) -> None:
         serving = self._serving
@@ -155,6 +183,7 @@ class Portal:
             if self._closed:
                 raise StorageUnavailableError("this facade is closed: make a new one")
             if self._serving is None:
+                _live.add(self)
                 ready: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]] = Future()
                 thread = threading.Thread(
                     target=_serve, args=(ready,), name="memory_async", daemon=True
@@ -163,32 +192,30 @@ class Portal:
                     thread.start()
                     self._serving = _Serving(*ready.result(), thread)
                 except BaseException:
-                    ready.cancel()
+                    if self._serving is None and not ready.cancel() and not ready.exception():
+                        portal, loop = ready.result()  # interrupted when it was just there
+                        asyncio.run_coroutine_threadsafe(portal.stop(), loop)
                     raise
-                _live.add(self)
             return self._serving
 
     def end(self) -> threading.Thread | None:
         """At exit: have the loop end, all being closed, and wait for none of it."""
         self._closed = True
-        serving, self._serving = self._serving, None
+        serving = self._serving
         if serving is None:
             return None
 
-        async def close() -> None:
+        async def end() -> None:
             try:
-                if self.at_exit is not None:
-                    await self.at_exit()
+                await self._end(serving, self.at_exit)
             except Exception:
                 logger.exception("closing at exit failed")
-            finally:
-                await serving.portal.stop(cancel_remaining=True)
 
-        closing = close()
+        ending = end()
         try:
-            asyncio.run_coroutine_threadsafe(closing, serving.loop)
+            asyncio.run_coroutine_threadsafe(ending, serving.loop)
         except RuntimeError:  # the loop is closed
-            closing.close()
+            ending.close()
         return serving.thread
 
 
@@ -220,13 +247,6 @@ def _serve(ready: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]]) -> N
             logger.debug("ending the event loop: %r", error)
         else:
             raise
-
-
-async def _stop(portal: BlockingPortal) -> None:
-    loop = asyncio.get_running_loop()
-    await portal.stop()
-    # A call that waits for a model, say, would keep whoever closes waiting as well.
-    loop.call_later(GRACE, lambda: loop.create_task(portal.stop(cancel_remaining=True)))
 
 
 def _in_running_loop() -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +35,7 @@ class Storage:
     def __init__(self, storage: str | protocol.Storage) -> None:
         self._driver = open_storage(storage) if isinstance(storage, str) else storage
         self._portal = Portal()
-        self._portal.at_exit = partial(self._close_all, EXIT_SECONDS)
+        self._portal.at_exit = self._close_at_exit
         self._memories: dict[Memory[Any], Lock] = {}  # each with who closes it
         self._closing = Lock()
         watch(self)
@@ -62,19 +61,21 @@ class Storage:
         with self._closing:
             try:
                 if self._portal.running:
-                    self._portal.call(self._close_all, CLOSE_SECONDS)
+                    self._portal.call(self._close_memories, CLOSE_SECONDS)
             finally:
-                self._portal.close()
+                self._portal.close(self._driver.close)
                 for memory in self._memories:
                     memory.abandon()
 
-    async def _close_all(self, timeout: float) -> None:
-        memories = list(self._memories)
+    async def _close_memories(self, timeout: float) -> None:
+        closing = [memory.close(timeout) for memory in self._memories]
+        for failed in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(failed, Exception):
+                logger.error("closing a Memory failed", exc_info=failed)
+
+    async def _close_at_exit(self) -> None:
         try:
-            closing = [memory.close(timeout) for memory in memories]
-            for failed in await asyncio.gather(*closing, return_exceptions=True):
-                if isinstance(failed, Exception):
-                    logger.error("closing a Memory failed", exc_info=failed)
+            await self._close_memories(EXIT_SECONDS)
         finally:
             await self._driver.close()
 
