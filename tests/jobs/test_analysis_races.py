@@ -212,12 +212,12 @@ async def test_two_workers_on_the_same_turns(make: Make, script: Script, storage
     one, other = (make(**JOBS, dynamic_user_profile=True) for _ in range(2))
     await one.save(says("hello"))
     await script.wait_for_calls(2)
-    recovering = asyncio.create_task(other.recover())
-    await script.wait_for_calls(3)
+    runs = [asyncio.create_task(other.jobs.run(job, "s1")) for job in ("summary", PROFILE)]
+    await script.wait_for_calls(4)
     script.release()
-    await recovering
+    await asyncio.gather(*runs)
     assert await one.drain(10)
-    assert len(script.calls) >= 3
+    assert len(script.calls) == 4
     traits = await known(storage)
     [fact] = traits["facts"]
     assert traits == {"facts": [fact], fact: "said"}

@@ -9,12 +9,12 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 DEADLINE = 60.0  # seconds; most take one
 
 PRELUDE = """
-import asyncio, os, signal, sys, threading
+import asyncio, os, signal, sys, threading, traceback
 from memory_async import *
 from memory_async import sync
 
@@ -32,12 +32,21 @@ def tell(*words):
 def hear():
     return sys.stdin.readline().strip()
 
-def in_threads(*functions):
-    threads = [threading.Thread(target=function) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def fork(work, *args):
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(*args)
+            sys.stdout.flush()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return pid
+
+def wait(*pids):
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 """
 
 # From Python 3.12 on every fork of a process with threads warns: here that is what is tested.
@@ -63,8 +72,9 @@ class Child:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, **environment},
+            start_new_session=True,
         )
-        self._too_late = threading.Timer(DEADLINE, self._process.kill)
+        self._too_late = threading.Timer(DEADLINE, self._kill)
         self._too_late.start()
 
     @property
@@ -96,8 +106,12 @@ class Child:
 
     def clear(self) -> None:
         self._too_late.cancel()
-        self._process.kill()
+        self._kill()
         self._process.communicate()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # its children, too
 
 
 @contextmanager
