@@ -123,6 +123,13 @@ async def test_last_stands_in_for_num_last_messages_in_both_directions(storage):
     assert seqs(await memory.load()) == [4, 5]
 
 
+async def test_a_window_of_no_turns_is_an_empty_history(storage):
+    await chat(storage, 5)
+    memory = Memory(storage, "s1", full_session_memory=True, num_last_messages=0)
+    assert seqs(await memory.load()) == []
+    assert seqs(await memory.load(last=1)) == [5]
+
+
 async def test_last_does_not_turn_on_a_history_the_flags_leave_out(storage):
     await chat(storage, 5)
     memory = Memory(storage, "s1", full_session_memory=True, load_full_session_memory=False)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("filelock")
+
 from memory_async.keys import Key
 from memory_async.storage.json import JSONStorage
 from memory_async.storage.json.files import safe_name
 from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage, StorageConformance
+from memory_async.testing.runs import RunConformance
 
 FOLDERS = {"session": "sessions", "user": "profiles", "knowledge": "documents"}
 
@@ -41,3 +44,14 @@ class TestJSON(StorageConformance):
         file = folder / f"{name}.json"
         text = file.read_text()
         file.write_text(text[: text.index('"payload":')] + '"payload":"rubbish"}')
+
+
+class TestRunsOnJSON(RunConformance):
+    """Runs that wait for a human."""
+
+    @pytest.fixture
+    def storages(self, tmp_path: Path) -> MakeStorage:
+        def make(namespace: str = "default") -> Storage:
+            return JSONStorage(tmp_path / "memory", namespace=namespace)
+
+        return make

@@ -8,10 +8,12 @@ import pytest
 
 asyncpg = pytest.importorskip("asyncpg")
 
+from memory_async import ABSENT, Memory, Put, UserProfile  # noqa: E402
 from memory_async.keys import Key  # noqa: E402
 from memory_async.storage.postgres import PostgresStorage  # noqa: E402
 from memory_async.storage.protocol import Storage  # noqa: E402
 from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
+from memory_async.testing.runs import RunConformance  # noqa: E402
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 
 DAMAGE = {
@@ -71,3 +73,38 @@ class TestPgbouncer(TestPostgres):
             return PostgresStorage(url, namespace=namespace, statement_cache_size=0)
 
         return make
+
+
+class TestRunsOnPostgres(RunConformance):
+    """Runs that wait for a human."""
+
+    @pytest.fixture
+    def storages(self, server: Postgres) -> MakeStorage:
+        def make(namespace: str = "default") -> Storage:
+            return PostgresStorage(server.url(), namespace=namespace)
+
+        return make
+
+
+async def test_the_views_of_the_readme_read_well(server: Postgres) -> None:
+    async with PostgresStorage(server.url(), namespace="views") as storage:
+        memory = Memory(storage, "chat-1", "ada", full_session_memory=True)
+        question = {"role": "user", "content": "NUL \0 and all?"}
+        await memory.save([question, {"role": "assistant", "content": "Yes."}])
+        await memory.set_metadata({"title": "a chat"})
+        await storage.apply(Put(UserProfile(user_id="ada", traits={"likes": ["tea"]}), ABSENT))
+    connection = await asyncpg.connect(server.url())
+    lines = await connection.fetch(
+        "SELECT saved_at, role, content FROM memory_async.conversations"
+        " WHERE namespace = 'views' AND session_id = 'chat-1' ORDER BY turn, line"
+    )
+    users = await connection.fetch(
+        "SELECT user_id, traits, sessions FROM memory_async.users WHERE namespace = 'views'"
+    )
+    await connection.close()
+    assert [(line["role"], line["content"]) for line in lines] == [
+        ("user", "NUL \ufffd and all?"),
+        ("assistant", "Yes."),
+    ]
+    assert [(u["user_id"], u["sessions"]) for u in users] == [("ada", 1)]
+    assert "tea" in users[0]["traits"]
