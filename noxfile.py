@@ -19,7 +19,7 @@ BENCH_CONSTRAINTS = Path(".ci/constraints-bench.txt")
 INSTALLED = {"PYTHONSAFEPATH": "1"}
 
 # What a user without extras has; the rest of the tests says nothing new there.
-CORE = ("tests/memory", "tests/runs", "tests/test_architecture.py", "tests/storage/test_sqlite.py")
+CORE = ("tests/memory", "tests/test_architecture.py")
 
 NONE_FOUND = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 from weakref import WeakSet
@@ -21,8 +22,13 @@ _held: list[threading.Lock] = []
 
 
 def keep(*things: object) -> None:
-    """Keep ``things`` from the garbage collector for good. Collecting them would close sockets and
-    files, or say goodbye over them, while the parent is still using them."""
+    """Keep ``things`` for good, past the interpreter's end. Collecting them would close sockets
+    and files, or say goodbye over them, while the parent is still using them."""
+    if not _inherited:
+        with suppress(ImportError):
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_inherited))
     _inherited.extend(things)
 
 

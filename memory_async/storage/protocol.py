@@ -158,9 +158,14 @@ class Storage(Protocol):
     exactly those. ``corrupt_rows`` counts rows that could not be read and were skipped.
     """
 
-    namespace: str
-    unpromised: frozenset[str]
-    corrupt_rows: int
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def unpromised(self) -> frozenset[str]: ...
+
+    @property
+    def corrupt_rows(self) -> int: ...
 
     async def open(self) -> None:
         """Connect and create what is missing. Called by every other method; safe to repeat."""

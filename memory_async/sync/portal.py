@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import logging
 import sys
 import threading
@@ -262,6 +263,11 @@ def _levels_to_the_caller() -> int:
     while frame.f_globals.get("__name__", "").startswith("memory_async.") and frame.f_back:
         frame, levels = frame.f_back, levels + 1
     return levels
+
+
+# Imported by anyio when the first loop begins, in its thread: a child forked in the middle of that
+# could never import it.
+importlib.import_module("anyio._backends._asyncio")
 
 
 # --- the end of the interpreter ---

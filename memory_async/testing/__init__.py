@@ -24,10 +24,11 @@ from memory_async.testing.reading import ReadingConformance  # noqa: E402
 from memory_async.testing.records import RecordConformance  # noqa: E402
 from memory_async.testing.removing import RemovalConformance  # noqa: E402
 from memory_async.testing.robustness import RobustnessConformance  # noqa: E402
+from memory_async.testing.runs import RunConformance  # noqa: E402
 from memory_async.testing.sharing import SharingConformance  # noqa: E402
 from memory_async.testing.suite import PROMISES, MakeStorage  # noqa: E402
 
-__all__ = ["PROMISES", "MakeStorage", "StorageConformance"]
+__all__ = ["PROMISES", "MakeStorage", "RunConformance", "StorageConformance"]
 
 
 class StorageConformance(

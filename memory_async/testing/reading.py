@@ -157,7 +157,8 @@ class ReadingConformance(Suite):
         await fill(storage, s, 5)
         await storage.apply(Trim(s, 3))
         await storage.apply(append(s, due=("late",)))
-        for bounds in ({}, {"last": 4}, {"last": 0, "since": "late"}):
+        given: list[dict[str, Any]] = [{}, {"last": 4}, {"last": 0, "since": "late"}]
+        for bounds in given:
             assert seqs((await storage.snapshot(s, **bounds)).turns) == [4, 5, 6]
 
     async def test_a_snapshot_has_the_profile_of_that_user_and_name(self, storage: Storage) -> None:

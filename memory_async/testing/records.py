@@ -160,9 +160,19 @@ class RecordConformance(Suite):
         second = changed(first, user_id="bob", agent_id="b", status="error")
         await storage.apply(Put(second, first.version))
         where = in_session(s)
-        for old in ({"user_id": "ann"}, {"status": "paused"}, {"tags": ["agent:a"]}):
+        before: list[dict[str, Any]] = [
+            {"user_id": "ann"},
+            {"status": "paused"},
+            {"tags": ["agent:a"]},
+        ]
+        after: list[dict[str, Any]] = [
+            {"user_id": "bob"},
+            {"status": "error"},
+            {"tags": ["agent:b"]},
+        ]
+        for old in before:
             assert await storage.find("checkpoint", where, **old) == []
-        for new in ({"user_id": "bob"}, {"status": "error"}, {"tags": ["agent:b"]}):
+        for new in after:
             assert await storage.find("checkpoint", where, **new) == [second]
 
     async def test_an_item_may_lose_its_tags_and_its_expiry(self, storage: Storage) -> None:

@@ -185,6 +185,7 @@ class BlockConformance(RunSuite):
                 async with again:
                     pytest.fail("entered")
             assert (info.value.turn.run_id, info.value.turn.seq) == (id, 1)
+            assert info.value.turn.user_id == user
 
     async def test_another_writer_may_want_the_turns_kept(self, storage: Storage) -> None:
         s, user = unique("session"), unique("user")

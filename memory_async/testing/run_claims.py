@@ -20,9 +20,9 @@ from memory_async.errors import (
     RunAlreadyCompletedError,
 )
 from memory_async.run import RunBlock, RunPaused
-from memory_async.storage.protocol import Storage, Write
+from memory_async.storage.protocol import Put, Storage, Write
 from memory_async.testing.around import Clock, Later
-from memory_async.testing.material import append, seqs, texts, unique
+from memory_async.testing.material import append, changed, seqs, texts, unique
 from memory_async.testing.run_suite import (
     ANSWER,
     APPROVAL,
@@ -107,6 +107,58 @@ class ClaimConformance(RunSuite):
             with pytest.raises(RunPaused) as paused:
                 run.pause("theirs", [APPROVAL])
             assert await block.__aexit__(RunPaused, paused.value, None)
+
+    @pytest.mark.parametrize("meanwhile", ["claimed", "renewed", "moved", "completed"])
+    async def test_what_comes_in_between_a_look_and_a_claim(
+        self, storage: Storage, meanwhile: str
+    ) -> None:
+        s = unique("session")
+        memory = self.memory(storage, s, full_session_memory=True)
+        left = memory.run(HI)  # by a worker whose lease has run out for those who look later
+        run = await left.__aenter__()
+        await run.checkpoint("first")
+        other = self.memory(Later(storage), s, full_session_memory=True).resume(run.run_id)
+
+        async def come_in_between() -> None:
+            if meanwhile == "renewed":
+                lease = (await kept(storage, s, run.run_id)).lease
+                assert lease
+                until = lease.until + timedelta(days=1)
+                await storage.apply(Put(changed(lease, until=until), lease.version))
+            elif meanwhile == "moved":
+                await run.checkpoint("second")
+            else:
+                await other.__aenter__()
+                if meanwhile == "completed":
+                    await other.__aexit__(None, None, None)
+
+        class Late(Later):
+            async def apply(self, *writes: Write) -> Any:
+                self.apply = super().apply  # type: ignore[method-assign]
+                await come_in_between()
+                return await super().apply(*writes)
+
+        late = self.memory(Late(storage), s, full_session_memory=True)
+        errors: dict[str, type[Exception]] = {
+            "claimed": RunAlreadyClaimedError,
+            "renewed": RunAlreadyClaimedError,
+            "completed": RunAlreadyCompletedError,
+        }
+        if meanwhile == "moved":
+            async with late.resume(run.run_id) as again:
+                assert again.state == "second"
+        else:
+            with pytest.raises(errors[meanwhile]):
+                async with late.resume(run.run_id):
+                    pytest.fail("entered")
+        if meanwhile == "renewed":
+            await left.__aexit__(None, None, None)
+        else:
+            with pytest.raises(LeaseLostError):
+                await left.__aexit__(None, None, None)
+        if meanwhile == "claimed":
+            await other.__aexit__(None, None, None)
+        assert seqs(await storage.history(s)) == [1]
 
     async def test_a_claim_lasts_by_the_clock_of_the_storage(self, storage: Storage) -> None:
         s = unique("session")

@@ -11,6 +11,7 @@ from memory_async.errors import (
     ConflictError,
     DecisionMissingError,
     PayloadError,
+    RunAlreadyCompletedError,
     RunNotFoundError,
 )
 from memory_async.records import Decision, Requirement
@@ -195,6 +196,24 @@ class DecisionConformance(RunSuite):
         assert found.lease is None
         assert (found.checkpoint is not None) == (end == "re-asked")
         assert len(await storage.history(s)) == (end == "completed")
+
+    async def test_a_run_that_ends_meanwhile_does_not_wait_for_a_decision(
+        self, storage: Storage
+    ) -> None:
+        s = unique("session")
+        memory = self.memory(storage, s, full_session_memory=True)
+        id = await pause(memory, APPROVAL)
+        await memory.decide(id, "ok", approved=True)
+
+        class Late(Around):
+            async def find(self, *args: Any, **kwargs: Any) -> Any:
+                if args[0] == "decision":
+                    await finish(memory, id)
+                return await super().find(*args, **kwargs)
+
+        with pytest.raises(RunAlreadyCompletedError):
+            async with self.memory(Late(storage), s).resume(id):
+                pytest.fail("entered")
 
     async def test_a_run_that_moves_is_decided_all_the_same(self, storage: Storage) -> None:
         s = unique("session")

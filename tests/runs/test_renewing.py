@@ -62,3 +62,18 @@ async def test_a_worker_that_was_robbed_stops_renewing(storage, caplog):
             assert (await kept(storage, "s", run.run_id)).lease == taken
     assert (run.status, other.status) == ("error", "completed")
     assert [turn.seq for turn in await storage.history("s")] == [1]
+
+
+@pytest.mark.parametrize("seconds", [0.03, 60, 3600])
+async def test_a_lease_is_renewed_three_times_over(storage, monkeypatch, seconds):
+    waits, sleep = [], asyncio.sleep
+
+    async def sleep_less(delay):
+        if asyncio.current_task().get_name() == "lease of r":
+            waits.append(delay)
+        await sleep(0.001)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep_less)
+    async with Memory(storage, "s", lease_seconds=seconds).run("Hi", run_id="r"):
+        await until(lambda: len(waits) > 3)
+    assert set(waits) == {seconds / 3}

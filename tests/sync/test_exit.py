@@ -17,7 +17,8 @@ MEMORY = """
 memory = sync.Memory(url, "s", full_session_memory=True)
 """
 LEARNING = """
-memory = sync.Memory(url, "s", full_session_memory=True, summary_memory=True, model="openai/scripted")
+flags = {"full_session_memory": True, "summary_memory": True}
+memory = sync.Memory(url, "s", model="openai/scripted", **flags)
 """
 # What Python does from 3.12 on, here on every version: no thread starts once the end has begun.
 NO_NEW_THREADS = """
@@ -61,7 +62,8 @@ def test_a_private_store(url: str) -> None:
 @pytest.mark.parametrize("threads", ["", NO_NEW_THREADS], ids=["", "no new threads"])
 def test_jobs_that_are_due_are_waited_for(url: str, llm: ScriptedLLM, threads: str) -> None:
     llm.hold()
-    with child.started(child.script(LEARNING, threads, "memory.save(says('Hi')); tell('end')"), url) as one:
+    script = child.script(LEARNING, threads, "memory.save(says('Hi')); tell('end')")
+    with child.started(script, url) as one:
         assert one.hear() == "end"
         llm.wait_for_calls(1)
         llm.release()

@@ -16,7 +16,8 @@ from tests.sync import child
 Said = Callable[..., list[str]]
 
 LEARNING = """
-memory = sync.Memory(url, "s", full_session_memory=True, summary_memory=True, model="openai/scripted")
+flags = {"full_session_memory": True, "summary_memory": True}
+memory = sync.Memory(url, "s", model="openai/scripted", **flags)
 """
 ELSEWHERE = """
 class Elsewhere:
@@ -128,7 +129,8 @@ class TestInTheMiddleOfACall:
 
             def apply(number):
                 text = str(number)
-                turn = Turn(session_id="s", run_id=text, messages=[Message(role="user", content=text)])
+                said = [Message(role="user", content=text)]
+                turn = Turn(session_id="s", run_id=text, messages=said)
                 header = Session(session_id="s", keep_turns=True)
                 noted = Session(session_id="s", metadata={"last": text})
                 storage.apply(Append(turn, header), Put(noted, ALWAYS))

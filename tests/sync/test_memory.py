@@ -153,7 +153,7 @@ class TestClosing:
         memory.close()
         jobs = memory.jobs
         for call in (memory.load, lambda: memory.save(HI), view.turns, memory.__enter__):
-            assert is_closed(call)  # type: ignore[arg-type]
+            assert is_closed(call)
         assert is_closed(lambda: jobs.run("summary", "s1"))
         assert (memory.session_id, memory.jobs.done) == ("s1", 0)
 
@@ -188,7 +188,7 @@ class TestClosing:
         assert other.save(HI) is not None
         storage.close()
         for call in (other.load, inbox.list, storage.open, lambda: sync.Memory(storage).load()):
-            assert is_closed(call)  # type: ignore[arg-type]
+            assert is_closed(call)
         other.close()
 
     def test_a_storage_waits_for_the_jobs_of_its_facades(self, url: str, llm: ScriptedLLM) -> None:

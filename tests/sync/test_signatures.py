@@ -87,6 +87,11 @@ def signature(function: Callable[..., Any]) -> list[tuple[str, Any, Any, str]]:
     return [*parameters, ("return", None, None, hint(found.return_annotation))]
 
 
+def getter(found: property) -> Callable[[Any], Any]:
+    assert found.fget is not None
+    return found.fget
+
+
 @pairs
 def test_nothing_is_missing_on_either_side(native: type, plain: type, only: set[str]) -> None:
     expected = public(native) - {"__init__"}
@@ -106,9 +111,9 @@ def test_signatures_are_equal(native: type, plain: type, only: set[str]) -> None
             assert not inspect.iscoroutinefunction(ours), name
             assert signature(ours) == signature(theirs), name
         elif isinstance(theirs, property):
-            assert signature(ours.fget)[-1] == signature(theirs.fget)[-1], name
+            assert signature(getter(ours))[-1] == signature(getter(theirs))[-1], name
         elif written[name] is not None:
-            assert inspect.signature(ours.fget).return_annotation == written[name], name
+            assert inspect.signature(getter(ours)).return_annotation == written[name], name
 
 
 def test_the_modules_have_the_same_names() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memory_async import ConfigurationError, ModelError, StorageUnavailableError, sync
+from memory_async import (
+    ConfigurationError,
+    Message,
+    ModelError,
+    StorageUnavailableError,
+    sync,
+)
 from memory_async.sync import portal
 from tests.llm import ScriptedLLM
 
@@ -33,7 +39,7 @@ def at_once(functions: Iterable[Callable[[], Any]]) -> list[Any]:
         start.wait(DEADLINE)
         try:
             return function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return error
 
     with ThreadPoolExecutor(len(calls)) as threads:
@@ -49,7 +55,7 @@ def test_32_threads_save_3000_turns_into_50_sessions(url: str) -> None:
                 memory.bind(session_id=f"s{number % SESSIONS}").load(last=2)
 
     with sync.Memory(url, full_session_memory=True) as memory:
-        assert at_once(lambda each=each: write(each) for each in range(THREADS)) == [None] * 32
+        assert at_once(partial(write, each) for each in range(THREADS)) == [None] * 32
 
     with sync.Memory(url, full_session_memory=True) as memory:
         found: list[int] = []
@@ -80,7 +86,7 @@ def test_two_facades_at_once(tmp_path: Path) -> None:
         for text in range(50):
             facades[number].save(says(f"{number}.{text}"))
 
-    assert at_once(lambda each=each: write(each % 3) for each in range(6)) == [None] * 6
+    assert at_once(partial(write, each % 3) for each in range(6)) == [None] * 6
     assert [len(facade.turns()) for facade in facades] == [100, 200, 200]
     facades[1].close()
     assert facades[2].save(says("one more")) is not None
@@ -164,13 +170,13 @@ def test_closed_facades_leave_nothing_behind(tmp_path: Path) -> None:
 
     life(0)
     threads, live = threading.enumerate(), set(portal._live)
-    files = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     for number in range(200):
         life(number)
     assert threading.enumerate() == threads
     assert portal._live == live
     if files:
-        assert len(os.listdir("/proc/self/fd")) <= files
+        assert len(list(Path("/proc/self/fd").iterdir())) <= files
 
 
 class TestFromItsOwnLoop:
@@ -184,7 +190,7 @@ class TestFromItsOwnLoop:
             calls = {"save": lambda: memory.save(says("Hi")), "close storage": storage.close}
             try:
                 calls.get(name, getattr(memory, name, None))()  # type: ignore[misc]
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 errors.append(error)
             return "A summary."
 
@@ -218,8 +224,8 @@ class TestFromItsOwnLoop:
         assert errors
 
     def test_a_token_counter_is_told_so(self, url: str) -> None:
-        def count(text: str) -> int:
-            return len(memory.bind(session_id="other").messages()) + len(text)
+        def count(messages: list[Message]) -> int:
+            return len(memory.bind(session_id="other").messages()) + len(messages)
 
         memory = sync.Memory(url, "s", full_session_memory=True, count_tokens=count)
         memory.save(says("Hi"))
@@ -228,7 +234,7 @@ class TestFromItsOwnLoop:
         memory.close()
 
     def test_an_exit_in_there_ends_only_the_call(self, url: str) -> None:
-        def count(text: str) -> int:
+        def count(messages: list[Message]) -> int:
             raise SystemExit(3)
 
         memory = sync.Memory(url, "s", full_session_memory=True, count_tokens=count)
