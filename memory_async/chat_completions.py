@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from memory_async.errors import ConfigurationError, ModelError
+from memory_async.forked import keep, watch
 
 try:
     import httpx
@@ -54,6 +55,11 @@ class OpenAIModel:
         self._timeout = httpx.Timeout(timeout, connect=10.0)
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        watch(self)
+
+    def _forked(self) -> None:
+        keep(self._client)
+        self._client = None
 
     async def complete(
         self, messages: list[dict[str, Any]], *, schema: dict[str, Any] | None = None

@@ -99,7 +99,7 @@ class Runs(View[ProfileT]):
             if run_id is not None:
                 done = await storage.get(checkpoint.key._replace(kind="turn"))
                 if isinstance(done, Turn):
-                    raise RunAlreadyCompletedError(f"run {run_id!r} is completed", done)
+                    raise self._completed(done)
             context = self._context(snapshot)
             # Without its header, forgetting the user would not find the session.
             begin: Write = Put(self._new_header(), ABSENT)
@@ -125,7 +125,11 @@ class Runs(View[ProfileT]):
             raise
         if isinstance(done, Turn):
             await to_the_end(claim.withdraw())
-            raise RunAlreadyCompletedError(f"run {done.run_id!r} is completed", done)
+            raise self._completed(done)
+
+    def _completed(self, turn: Turn) -> RunAlreadyCompletedError:
+        owned = replace(turn, user_id=self.user_id)  # a trimmed turn no longer says whose it was
+        return RunAlreadyCompletedError(f"run {turn.run_id!r} is completed", owned)
 
     async def _begin_resumed(self, run_id: str, require_decisions: bool) -> Run[ProfileT]:
         storage = self._use()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError
+from memory_async.forked import Whole
 from memory_async.keys import Key, Kind, Partition
 from memory_async.storage.batch import (
     AdvanceOp,
@@ -60,6 +61,7 @@ class InMemoryStorage(Driver):
         self._max_sessions = max_sessions
         self._logs: dict[str, _Log] = {}  # in order of the last write
         self._records: dict[str, dict[tuple[Kind, str], RecordRow]] = {}
+        self._whole = Whole()
 
     @classmethod
     def from_url(cls, scheme: str, rest: str, options: dict[str, Any]) -> Self:
@@ -82,6 +84,10 @@ class InMemoryStorage(Driver):
     # --- writing: no await between check and write, so a batch is atomic in its loop ---
 
     async def _apply(self, batch: Batch) -> Applied:
+        with self._whole:  # also in the copy of a child that is forked meanwhile
+            return self._apply_whole(batch)
+
+    def _apply_whole(self, batch: Batch) -> Applied:
         for op in batch.ops:
             if isinstance(op, (AppendOp, PutSessionOp)):
                 header = op.session if isinstance(op, AppendOp) else op.row
