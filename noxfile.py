@@ -93,9 +93,9 @@ def coverage(session: nox.Session) -> None:
     """The tests with all extras, and how much of the package they reach."""
     install(session, ".[all]", *group("test"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=INSTALLED)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
+    where = ("--numprocesses=2", "--dist=loadfile")
+    measured = ("--cov", "--cov-report=term-missing:skip-covered")
+    session.run("python", "-m", "pytest", *where, *measured, *session.posargs, env=INSTALLED)
 
 
 @nox.session
