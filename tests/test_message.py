@@ -267,7 +267,7 @@ class TestMany:
             (["hello"], "str is no message"),
             ([None], "NoneType is no message"),
             ([], "at least one"),
-            (iter(()), "at least one"),
+            pytest.param(iter(()), "at least one", id="an empty iterator"),
             (SdkMessage, "is no message"),
         ],
         ids=str,

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{each.name}" for each in iter_modu
 
 from memory_async.testing.batches import BatchConformance  # noqa: E402
 from memory_async.testing.corruption import CorruptionConformance  # noqa: E402
+from memory_async.testing.expect import ExpectConformance  # noqa: E402
 from memory_async.testing.finding import FindConformance  # noqa: E402
 from memory_async.testing.jobs import JobConformance  # noqa: E402
 from memory_async.testing.log import LogConformance  # noqa: E402
@@ -38,6 +39,7 @@ class StorageConformance(
     RecordConformance,
     RemovalConformance,
     BatchConformance,
+    ExpectConformance,
     FindConformance,
     PayloadConformance,
     NameConformance,

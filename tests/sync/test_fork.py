@@ -48,83 +48,6 @@ def test_children_of_multiprocessing_and_their_parent(url: str, said: Said) -> N
     assert stored[0] == "first"
 
 
-def test_forks_while_other_threads_are_in_calls(url: str, said: Said) -> None:
-    """Whatever a call holds, a lock of SQLite's even, no child is left with it."""
-    script = """
-        memory = sync.Memory(f"{url}?durability=normal&busy_timeout=5", full_session_memory=True)
-        stop = threading.Event()
-
-        def work(name):
-            chat = memory.bind(session_id=name)
-            while not stop.is_set():
-                chat.save(says("x" * 5000))
-                chat.load(last=5)
-
-        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-        for thread in threads:
-            thread.start()
-        chat = memory.bind(session_id="s")
-        failed = sum(sum(wait(fork(chat.save, says(str(number))))) for number in range(40))
-        stop.set()
-        for thread in threads:
-            thread.join()
-        tell(failed)
-    """
-    assert child.run(script, url) == ["0"]
-    assert said() == [str(number) for number in range(40)]
-    assert {text for name in "abcd" for text in said(name)} == {"x" * 5000}
-
-
-def test_forks_while_a_store_in_memory_is_written(url: str) -> None:
-    """A child's copy holds whole batches."""
-    script = """
-        storage = sync.Storage("memory://?max_sessions=8")
-        stop = threading.Event()
-
-        def work(name):
-            number = 0
-            while not stop.is_set():
-                number += 1
-                session_id, text = f"{name} {number // 100}", str(number)
-                turn = Turn(session_id=session_id, messages=[Message(role="user", content=text)])
-                noted = Session(session_id=session_id, keep_turns=True, metadata={"last": text})
-                storage.apply(Append(turn, noted), Put(noted, ALWAYS))
-
-        def check():
-            for session in storage.find("session"):
-                session, turns, _ = storage.snapshot(session.session_id)
-                assert [turn.seq for turn in turns] == [*range(1, session.last_seq + 1)]
-                assert session.metadata == {"last": turns[-1].messages[0].text}
-
-        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-        for thread in threads:
-            thread.start()
-        tell(sum(sum(wait(fork(check))) for _ in range(60)))
-        stop.set()
-        for thread in threads:
-            thread.join()
-    """
-    assert child.run(script, url) == ["0"]
-
-
-def test_a_fork_in_the_middle_of_opening(url: str) -> None:
-    script = """
-        class Slow(InMemoryStorage):
-            async def _open(self):
-                if os.getpid() == parent:
-                    opening.set()
-                    await asyncio.Event().wait()
-
-        parent, opening = os.getpid(), threading.Event()
-        storage = sync.Storage(Slow())
-        threading.Thread(target=storage.open, daemon=True).start()
-        opening.wait()
-        tell(wait(fork(lambda: tell(storage.find("session")))))
-        os._exit(0)
-    """
-    assert child.run(script, url) == ["[]", "[0]"]
-
-
 @pytest.mark.parametrize("use", ["", "memory.save(says('child')); tell(len(memory.turns()))"])
 @pytest.mark.parametrize("end", ["sys.exit(3)", "pass"], ids=["exit", "end"])
 def test_a_child_that_ends_as_programs_do(url: str, said: Said, use: str, end: str) -> None:
@@ -286,28 +209,6 @@ def test_a_facade_closed_before_the_fork_is_closed_in_the_child(url: str) -> Non
     assert lines == ["this facade is closed: make a new one", "[0]"]
 
 
-@pytest.mark.parametrize("policy", ["", "asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())"])
-def test_a_fork_in_a_running_loop(url: str, said: Said, policy: str) -> None:
-    if policy and not os.environ.get("CI"):
-        pytest.importorskip("uvloop")
-    script = f"""
-        import warnings
-        warnings.simplefilter("ignore", RuntimeWarning)
-        {policy and "import uvloop"}
-        {policy}
-
-        async def main():
-            memory.save(says("parent"))
-            await asyncio.sleep(0)
-            tell(wait(fork(memory.save, says("child"))))
-            memory.save(says("after"))
-
-        asyncio.run(main())
-    """
-    assert child.run(child.script(MEMORY, script), url) == ["[0]"]
-    assert said() == ["parent", "child", "after"]
-
-
 def test_two_facades_and_one_that_is_not_used(url: str, said: Said) -> None:
     script = """
         other = sync.Memory(url.replace("chat", "other"), "s", full_session_memory=True)
@@ -325,10 +226,3 @@ def test_two_facades_and_one_that_is_not_used(url: str, said: Said) -> None:
     lines = child.run(child.script(MEMORY, script), url)
     assert lines == ["[0, 0, 0]", "['0', '1', '2', 'other parent']"]
     assert sorted(said()) == ["0", "1", "2", "parent"]
-
-
-def test_the_parent_of_a_test(url: str) -> None:
-    """The same within this process, which has facades and threads of many tests behind it."""
-    with sync.Memory(url, "s", full_session_memory=True) as memory:
-        memory.save({"role": "user", "content": "Hi"})
-        assert len(memory.turns()) == 1
