@@ -57,9 +57,9 @@ class ExpectConformance(Suite):
 
         results = await add(ABSENT)
         assert sorted(result.created for result in results) == [False, True]
-        for when in (guard.version, new_version()):
+        for version in (guard.version, new_version()):
             with pytest.raises(ConflictError):
-                await add(when)
+                await add(version)
         await put(storage, guard)
         before = await contents(storage, s)
         for when in (ABSENT, new_version(), guard.version + "x", guard.version[:-1]):

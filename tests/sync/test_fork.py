@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from memory_async import sync
 from tests.llm import ScriptedLLM
 from tests.sync import child
 

@@ -60,7 +60,8 @@ def test_a_fork_in_the_middle_of_a_batch_in_memory(url: str) -> None:
         def write():
             turn = Turn(session_id="s", messages=[Message(role="user", content="Hi")])
             header = Session(session_id="s", keep_turns=True)
-            storage.apply(Append(turn, header), Put(Session(session_id="s", metadata={"n": 1}), ALWAYS))
+            renamed = Session(session_id="s", metadata={"n": 1})
+            storage.apply(Append(turn, header), Put(renamed, ALWAYS))
 
         def let_go():
             while not forked._making.locked():  # until the fork waits

@@ -105,6 +105,7 @@ class TestInTheMiddleOfACall:
             assert one.end() == ["True True end"]
         said()
 
+
 class TestInTheMiddleOfAWith:
     SCRIPT = """
         try:
@@ -191,6 +192,7 @@ class TestInTheMiddleOfARun:
         with sync.Memory(url, "s", full_session_memory=True) as memory, memory.resume("r") as run:
             run.add({"role": "assistant", "content": "Booked."})
         assert said() == ["Book a flight", "Looking...", "Booked."]
+
 
 def test_a_signal_reaches_only_the_main_thread(url: str) -> None:
     """Ctrl-C here, while another thread is in a call: that one gets its answer."""
