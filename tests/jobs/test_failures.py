@@ -102,9 +102,9 @@ async def test_a_wrong_key_fails_both_jobs_once(
 async def test_a_server_that_is_late(make: Make, llm: ScriptedLLM, errors: Errors) -> None:
     from memory_async import OpenAIModel
 
-    model = OpenAIModel("scripted", timeout=0.05)
+    model = OpenAIModel("scripted", timeout=0.5)
     memory = make(summary_memory=True, model=model, on_job_error=errors)
-    llm.delay = 0.3
+    llm.delay = 1.5
     await memory.save(says("hello"))
     await until(lambda: memory.jobs.failed == 1)
     assert "did not answer in time" in str(errors[0][2])
