@@ -157,7 +157,8 @@ class Claim:
             await asyncio.sleep(self._seconds / 3)
             try:
                 if not await self._renew_once():
-                    logger.warning("run %r is no longer this worker's", self.checkpoint.run_id)
+                    if not self._writing.locked():  # else it may have ended just now
+                        logger.warning("run %r is no longer this worker's", self.checkpoint.run_id)
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, the next time may do
                 logger.warning("renewing the lease of %r: %s", self.checkpoint.run_id, error)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from memory_async import LeaseLostError, Memory, StorageUnavailableError
+from memory_async import Append, LeaseLostError, Memory, StorageUnavailableError
 from memory_async.testing.around import Around, Later
 from memory_async.testing.run_leases import renews
 from memory_async.testing.run_suite import kept
@@ -77,3 +77,29 @@ async def test_a_lease_is_renewed_three_times_over(storage, monkeypatch, seconds
     async with Memory(storage, "s", lease_seconds=seconds).run("Hi", run_id="r"):
         await until(lambda: len(waits) > 3)
     assert set(waits) == {seconds / 3}
+
+
+class Slow(Around):
+    """The answer to a run's end comes after its lease was looked for in vain."""
+
+    def __init__(self, storage):
+        super().__init__(storage)
+        self.ended, self.looked = False, asyncio.Event()
+
+    async def call(self, name, *args, **kwargs):
+        done = await super().call(name, *args, **kwargs)
+        if name == "apply" and isinstance(args[0], Append):
+            self.ended = True
+            await self.looked.wait()
+        elif name == "get" and args[0].kind == "lease" and self.ended:
+            assert done is None
+            self.looked.set()
+        return done
+
+
+async def test_a_renewal_that_comes_with_the_end_says_nothing(storage, caplog):
+    memory = Memory(Slow(storage), "s", full_session_memory=True, lease_seconds=SECONDS)
+    async with asyncio.timeout(20), memory.run("Hi") as run:
+        await run.checkpoint(1)
+    assert run.status == "completed"
+    assert caplog.text == ""
