@@ -88,6 +88,11 @@ class Record:
         return ()
 
     @property
+    def index_text(self) -> str | None:
+        """The text a `SupportsSearch` finds this record by, indexed with the `Put` itself."""
+        return None
+
+    @property
     def cursor(self) -> Cursor:
         return Cursor(self.created_at, self.key.id, self.key.partition)
 
@@ -261,6 +266,10 @@ class Chunk(Record):
     def key(self) -> Key:
         id = compound_id(self.document_id, f"{self.index:08d}")
         return Key("chunk", Partition("knowledge", self.knowledge_base_id), id)
+
+    @property
+    def index_text(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ class AppendOp(NamedTuple):
 class PutOp(NamedTuple):
     row: RecordRow
     when: Condition
+    text: str | None = None  # what `SupportsSearch` finds it by
 
 
 class PutSessionOp(NamedTuple):
@@ -199,7 +200,7 @@ def _encode(write: Write, limit: int) -> Op:
         case Put():
             row = codec.encode_record(write.record)
             _check_size(row.payload, limit, row.kind)
-            return PutOp(row, write.when)
+            return PutOp(row, write.when, write.record.index_text)
         case Advance():
             if not 0 <= write.expected <= write.through:
                 raise ConfigurationError(f"a cursor only moves on: {write!r}")

@@ -6,7 +6,7 @@ driver promises what is written here; `memory_async.testing.StorageConformance` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -25,10 +25,12 @@ __all__ = [
     "Delete",
     "Drop",
     "Expect",
+    "Match",
     "Put",
     "Result",
     "Snapshot",
     "Storage",
+    "SupportsSearch",
     "SupportsTTL",
     "Trim",
     "When",
@@ -253,6 +255,50 @@ class Storage(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class Match(NamedTuple):
+    """One text that `SupportsSearch.search` found.
+
+    ``key`` is the turn or record it was indexed for, ``part`` its place among the texts given to
+    `index` (of a turn: the message's place), ``seq`` the turn's (0 for a record). ``score`` says
+    how well it fits, higher is better; it compares within one answer only.
+    """
+
+    key: Key
+    part: int
+    seq: int
+    text: str
+    score: float
+
+
+@runtime_checkable
+class SupportsSearch(Protocol):
+    """A storage that finds texts by its engine's own full text.
+
+    Records that have an `Record.index_text` (a chunk's text) are indexed by the `Put` itself, in
+    the same batch; turns by `index`. What is deleted, dropped, trimmed or replaced is no longer
+    found from that very write on.
+    """
+
+    async def index(self, key: Key, text: str | Sequence[str]) -> None:
+        """Make what is stored at ``key`` findable by ``text``, or by each of several; they replace
+        what it was indexed by before. Nothing happens when it is not (or no longer) there. An
+        owner is not given: it is the stored one. Safe to repeat."""
+
+    async def search(
+        self,
+        query: str,
+        *,
+        kind: Kind,
+        partition: Partition | None = None,
+        user_id: str | None = None,
+        limit: int = 10,
+    ) -> list[Match]:
+        """The texts of things of ``kind`` that fit the words of ``query`` best, best first; only
+        those in ``partition``, and only those owned by ``user_id``, where given. Every character of
+        a query is text: no operators."""
+        ...
 
 
 @runtime_checkable
