@@ -148,12 +148,13 @@ def _drain(pipe: IO[str]) -> None:
 
 
 @contextmanager
-def postgres(*, durable: bool = False) -> Iterator[Postgres]:
-    """A server, started; ``durable`` as PostgreSQL is by default."""
+def postgres(*, durable: bool = False, within: str | None = None) -> Iterator[Postgres]:
+    """A server, started; ``durable`` as PostgreSQL is by default. Its data are in a new folder
+    ``within`` that one, or where temporary files are."""
     bin = binaries()
     if bin is None:
         need("PostgreSQL is not installed: apt-get install postgresql, or pip install pgserver")
-    with tempfile.TemporaryDirectory(prefix="memory_async-") as name:
+    with tempfile.TemporaryDirectory(prefix="memory_async-", dir=within) as name:
         Path(name).chmod(0o755)
         server = Postgres(Path(name), bin, durable=durable)
         server.start()
