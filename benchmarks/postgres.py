@@ -126,7 +126,7 @@ async def per_second(savers: list[Save], each: int) -> float:
     return len(savers) * each / (perf_counter() - start)
 
 
-async def run(url: str, *, quick: bool) -> int:
+async def run(url: str, *, quick: bool) -> int:  # noqa: PLR0915 - a script
     rounds, long = (3, 200) if quick else (60, LONG)
     name = uuid.uuid4().hex
     short = [f"short {number}" for number in range(rounds)]
@@ -180,18 +180,22 @@ async def run(url: str, *, quick: bool) -> int:
             rates[who].append(await per_second(savers[who], 10))
     async with asyncpg.create_pool(url) as pool:
         server = await pool.fetchval("SELECT current_setting('server_version')")
-        settings = [f"{n}={await pool.fetchval(f'SHOW {n}')}" for n in ("fsync", "synchronous_commit")]
+        settings = [
+            f"{n}={await pool.fetchval(f'SHOW {n}')}" for n in ("fsync", "synchronous_commit")
+        ]
     await sides.close()
 
     print(
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
-        f"PostgreSQL {server} ({', '.join(settings)}), asyncpg {version('asyncpg')}, "
+        f"PostgreSQL {server} (fsync {safe[0]}, synchronous_commit {safe[1]}), asyncpg {version('asyncpg')}, "
         f"openai-agents {version('openai-agents')}, SQLAlchemy {version('sqlalchemy')}.\n\n"
         "| | first | second | ratio | limit |\n|---|---:|---:|---:|---:|"
     )
     missed = []
 
-    def row(what: str, a: float, b: float, limit: float | None = None, *, least: bool = False) -> None:
+    def row(
+        what: str, a: float, b: float, limit: float | None = None, *, least: bool = False
+    ) -> None:
         if limit is not None and (a / b < limit if least else a / b > limit):
             missed.append(f"{what}: {a / b:.2f}, limit {limit}")
         bound = "" if limit is None else f"{'≥' if least else '≤'} {limit}"

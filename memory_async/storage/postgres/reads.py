@@ -90,6 +90,15 @@ FROM memory_async.records r
 WHERE r.namespace = $1 AND r.kind = 'profile' AND r.record_id = $6 AND r.partition = $5
   AND {_LIVE}"""
 
+FIND_SESSIONS = f"""
+SELECT {_SESSION}
+FROM memory_async.find_sessions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) h {_JOBS}
+ORDER BY h.created_at DESC, h.session_id DESC"""
+
+FIND_RECORDS = f"""
+SELECT {_RECORD}
+FROM memory_async.find_records($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) r"""
+
 
 def get(namespace: str, key: Key) -> Statement:
     if key.kind == "session":
@@ -120,84 +129,24 @@ def snapshot(
     return Statement(SNAPSHOT, (namespace, session_id, _at_most(last), since, partition, name))
 
 
-class _Where:
-    """Conditions, and the values their places stand for."""
-
-    def __init__(self) -> None:
-        self.conditions: list[str] = []
-        self.given: list[Any] = []
-
-    def add(self, condition: str, *values: Any) -> None:
-        start = len(self.given) + 1
-        self.given.extend(values)
-        places = (f"${start + number}" for number in range(len(values)))
-        self.conditions.append(condition.format(*places))
-
-    def equal(self, column: str, value: str | None) -> None:
-        if value is not None:
-            self.add(f"{column} = {{}}", value)
-
-
-def find(namespace: str, query: Query) -> Statement:
-    """The conditions given, and only those: an index serves each common set of them."""
-    where = _Where()
-    if query.kind == "session":
-        columns, table = _SESSION, f"memory_async.headers h {_JOBS}"
-        place: tuple[str, ...] = ("h.created_at", "h.session_id")
-        where.add("h.namespace = {}", namespace)
-        _of_sessions(where, query)
-    else:
-        columns, table = _RECORD, "memory_async.records r"
-        place = ("r.created_at", "r.record_id", "r.partition")
-        where.add("r.namespace = {}", namespace)
-        _of_records(where, query)
-    row, id = place[0][0], place[1]
-    where.equal(id, query.id)
-    where.equal(f"{row}.user_id", query.user_id)
-    if query.prefix is not None:
+def find(namespace: str, query: Query) -> Statement | None:
+    """None when there can be nothing: headers have neither status nor tags, only sessions lag."""
+    limit, first, last = _at_most(query.limit), query.prefix, None
+    if first is not None:
         # Also the last of all ids that begin so is below this.
-        above = query.prefix + "\U0010ffff" * MAX_KEY_BYTES
-        where.add(f"{id} BETWEEN {{}} AND {{}}", query.prefix, above)
-    if query.before is not None:
-        marks = ", ".join("{}" for _ in place)
-        where.add(f"({', '.join(place)}) < ({marks})", *query.before[: len(place)])
-    order = ", ".join(f"{column} DESC" for column in place)
-    where.given.append(_at_most(query.limit))
-    return Statement(
-        f"SELECT {columns} FROM {table} WHERE {' AND '.join(where.conditions)}"
-        f" ORDER BY {order} LIMIT ${len(where.given)}",
-        tuple(where.given),
-    )
-
-
-def _of_sessions(where: _Where, query: Query) -> None:
-    if query.status is not None or query.tags:
-        where.add("false")  # headers have neither
-    if query.lagging is not None:
-        # "lagging" is what the partial index holds; the job is looked up only in those.
-        where.add("h.lagging")
-        where.add(
-            "EXISTS (SELECT 1 FROM memory_async.jobs WHERE session = h.id AND job = {}"
-            " AND through < h.last_seq)",
-            query.lagging,
-        )
-    if query.partition is not None:
-        space, _, session_id = query.partition.partition("/")
-        if space == "session":
-            where.equal("h.session_id", session_id)
-        else:
-            where.add("false")
-
-
-def _of_records(where: _Where, query: Query) -> None:
-    where.equal("r.kind", query.kind)
-    where.add(_LIVE)
-    where.equal("r.partition", query.partition)
-    where.equal("r.status", query.status)
-    if query.lagging is not None:
-        where.add("false")  # only sessions lag
-    if query.tags:
-        where.add("r.tags @> {}", list(query.tags))
+        last = first + "\U0010ffff" * MAX_KEY_BYTES
+    before = query.before or (None, None, None)
+    if query.kind != "session":
+        if query.lagging is not None:
+            return None
+        tags = list(query.tags) or None
+        where = (query.partition, query.id, first, last, query.user_id, query.status, tags)
+        return Statement(FIND_RECORDS, (namespace, query.kind, *where, *before, limit))
+    space, _, session_id = (query.partition or "session/").partition("/")
+    if query.status is not None or query.tags or space != "session":
+        return None
+    of = (session_id or None, query.id, first, last, query.user_id, query.lagging)
+    return Statement(FIND_SESSIONS, (namespace, *of, *before[:2], limit))
 
 
 def _at_most(number: int | None) -> int | None:
