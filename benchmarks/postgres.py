@@ -179,15 +179,16 @@ async def run(url: str, *, quick: bool) -> int:  # noqa: PLR0915 - a script
         for who in random.sample(list(rates), 2):
             rates[who].append(await per_second(savers[who], 10))
     async with asyncpg.create_pool(url) as pool:
-        server = await pool.fetchval("SELECT current_setting('server_version')")
-        settings = [
-            f"{n}={await pool.fetchval(f'SHOW {n}')}" for n in ("fsync", "synchronous_commit")
+        server, *safe = [
+            await pool.fetchval(f"SHOW {name}")
+            for name in ("server_version", "fsync", "synchronous_commit")
         ]
     await sides.close()
 
     print(
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
-        f"PostgreSQL {server} (fsync {safe[0]}, synchronous_commit {safe[1]}), asyncpg {version('asyncpg')}, "
+        f"PostgreSQL {server} (fsync {safe[0]}, synchronous_commit {safe[1]}), "
+        f"asyncpg {version('asyncpg')}, "
         f"openai-agents {version('openai-agents')}, SQLAlchemy {version('sqlalchemy')}.\n\n"
         "| | first | second | ratio | limit |\n|---|---:|---:|---:|---:|"
     )
