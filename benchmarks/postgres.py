@@ -126,7 +126,7 @@ async def per_second(savers: list[Save], each: int) -> float:
     return len(savers) * each / (perf_counter() - start)
 
 
-async def run(url: str, *, quick: bool) -> int:  # noqa: PLR0915 - a script
+async def run(url: str, *, quick: bool) -> int:
     rounds, long = (3, 200) if quick else (60, LONG)
     name = uuid.uuid4().hex
     short = [f"short {number}" for number in range(rounds)]
