@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from asyncpg import Record as Row
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.keys import MAX_KEY_BYTES, Key, Kind
 from memory_async.storage.driver import Query, Span, View
 from memory_async.storage.postgres.writes import HIGHEST
-
-Row: TypeAlias = Mapping[str, Any]
 
 
 class Statement(NamedTuple):
@@ -26,6 +26,7 @@ _JOBS = """LEFT JOIN LATERAL (
     SELECT array_agg(job) AS jobs, array_agg(through) AS throughs,
            array_agg(value::text) AS job_values
     FROM memory_async.jobs WHERE session = h.id) j ON true"""
+# In the order of `TurnRow`.
 _TURN = "t.seq, t.run_id, t.created_at, t.usage::text AS usage, t.payload::text AS payload"
 _RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
        r.updated_at, r.expires_at, r.version, r.payload::text AS payload"""
@@ -58,9 +59,11 @@ SELECT {_TURN} FROM memory_async.turns t
 WHERE t.session = (SELECT id FROM h)
   AND t.seq > (SELECT greatest($3, CASE WHEN $6 THEN 0 ELSE trimmed END) FROM h)
   AND t.seq < (SELECT coalesce($4, last_seq + 1) FROM h)
-ORDER BY t.seq {{order}} LIMIT $5"""
+ORDER BY t.seq LIMIT $5"""
 
-# Rows of three kinds, of which each fills its own columns.
+NEWEST = HISTORY.replace("ORDER BY t.seq", "ORDER BY t.seq DESC")
+
+# Rows of three kinds, of which each fills its own columns; those of a turn come first.
 SNAPSHOT = f"""
 WITH h AS MATERIALIZED (
     SELECT * FROM memory_async.headers WHERE namespace = $1 AND session_id = $2
@@ -71,20 +74,20 @@ WITH h AS MATERIALIZED (
                  h.last_seq))) AS seq
     FROM h
 )
-SELECT 's' AS what, h.session_id AS id, h.user_id, h.created_at, h.updated_at, h.version,
-       h.payload::text AS payload, h.last_seq AS seq, NULL AS usage,
+SELECT 's' AS what, h.last_seq AS seq, h.session_id AS id, h.created_at, NULL AS usage,
+       h.payload::text AS payload, h.user_id, h.updated_at, h.version,
        h.agent_id, h.keep_turns, h.trimmed, j.jobs, j.throughs, j.job_values,
        NULL AS partition, NULL AS status, NULL::text[] AS tags, NULL::bigint AS expires_at
 FROM h {_JOBS}
 UNION ALL
-SELECT 't', t.run_id, NULL, t.created_at, NULL, NULL, t.payload::text, t.seq, t.usage::text,
+SELECT 't', {_TURN}, NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM memory_async.turns t
 WHERE t.session = (SELECT id FROM h)
   AND t.seq > (SELECT seq FROM start) AND t.seq <= (SELECT last_seq FROM h)
 UNION ALL
-SELECT 'r', r.record_id, r.user_id, r.created_at, r.updated_at, r.version, r.payload::text,
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT 'r', NULL, r.record_id, r.created_at, NULL, r.payload::text, r.user_id, r.updated_at,
+       r.version, NULL, NULL, NULL, NULL, NULL, NULL,
        r.partition, r.status, r.tags, r.expires_at
 FROM memory_async.records r
 WHERE r.namespace = $1 AND r.kind = 'profile' AND r.record_id = $6 AND r.partition = $5
@@ -110,7 +113,7 @@ def get(namespace: str, key: Key) -> Statement:
 
 def history(namespace: str, session_id: str, span: Span) -> Statement:
     return Statement(
-        HISTORY.format(order="DESC" if span.newest else "ASC"),
+        NEWEST if span.newest else HISTORY,
         (
             namespace,
             session_id,
@@ -186,15 +189,15 @@ def record_row(row: Row, kind: Kind | None = None, id: str = "record_id") -> Rec
     )
 
 
-def turn_row(row: Row, id: str = "run_id") -> TurnRow:
-    return TurnRow(row["seq"], row[id], row["created_at"], row["usage"], row["payload"])
+def turn_row(row: Row) -> TurnRow:
+    return TurnRow._make(row[:5])
 
 
 def view(rows: Iterable[Row]) -> View:
     session, profile, turns = None, None, []
     for row in rows:
         if row["what"] == "t":
-            turns.append(turn_row(row, "id"))
+            turns.append(TurnRow._make(row[1:6]))
         elif row["what"] == "s":
             session = session_row(row, "id", "seq")
         else:
