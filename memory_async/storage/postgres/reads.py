@@ -23,7 +23,7 @@ _SESSION = """h.session_id, h.user_id, h.agent_id, h.keep_turns, h.created_at, h
        h.version, h.payload::text AS payload, h.last_seq, h.trimmed,
        j.jobs, j.throughs, j.job_values"""
 _JOBS = """LEFT JOIN LATERAL (
-    SELECT array_agg(job) AS jobs, array_agg(through) AS throughs,
+    SELECT array_agg(job) AS jobs, array_agg(through::text) AS throughs,
            array_agg(value::text) AS job_values
     FROM memory_async.jobs WHERE session = h.id) j ON true"""
 # In the order of `TurnRow`.
@@ -169,7 +169,7 @@ def session_row(row: Row, id: str = "session_id", last_seq: str = "last_seq") ->
         row["payload"],
         row[last_seq],
         row["trimmed"],
-        {job: (through, value) for job, through, value in jobs},
+        {job: (int(through), value) for job, through, value in jobs},
     )
 
 
