@@ -40,34 +40,41 @@ _MESSAGES = TypeAdapter(list[Message])
 
 
 class PutOff:
-    """Base of the frozen dataclasses whose ``messages`` may be made later: until then their slot is
-    empty and ``_entries`` holds what they are made of. Nothing of this is to be seen outside."""
+    """Base of frozen dataclasses whose fields may be set later, all or some of them: until somebody
+    looks at one, ``_later`` holds the entries and what else `_fill` takes. Nothing of this is to be
+    seen outside."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_later",)
 
-    _entries: list[Entry] | None
+    _later: tuple[Any, ...] | None
 
     if not TYPE_CHECKING:  # or every name would do
 
         def __getattr__(self, name: str) -> Any:
-            if name == "_entries":
+            if name == "_later":
                 return None
-            if name != "messages":
-                raise AttributeError(
-                    f"{type(self).__name__!r} object has no attribute {name!r}",
-                    name=name,
-                    obj=self,
-                )
-            if (entries := self._entries) is None:  # another thread was faster
-                return object.__getattribute__(self, name)
-            messages = build_messages(entries)
-            set_now(self, name, messages)
-            set_now(self, "_entries", None)
-            return messages
+            if (later := self._later) is not None:
+                self._fill(*later)
+                set_now(self, "_later", None)
+            return object.__getattribute__(self, name)
+
+
+class _Said(Protocol):
+    @property
+    def _later(self) -> tuple[Any, ...] | None: ...
+
+    @property
+    def messages(self) -> list[Message]: ...
+
+
+def entries_of(holder: _Said) -> list[Entry]:
+    """What is said there, as cheaply as it is to be had. Not to be changed."""
+    later = holder._later
+    return list(holder.messages) if later is None else later[0]
 
 
 def load_entries(stored: list[dict[str, Any]]) -> list[Entry]:
-    """What of ``stored`` is plain as it is, the rest as messages; raises where it is none."""
+    """What of ``stored`` is plain as it is, the rest as messages; raises where one is none."""
     return [
         each
         if len(each) == 2
@@ -76,19 +83,6 @@ def load_entries(stored: list[dict[str, Any]]) -> list[Entry]:
         else _load_message(each)
         for each in stored
     ]
-
-
-class _Said(Protocol):
-    _entries: list[Entry] | None
-
-    @property
-    def messages(self) -> list[Message]: ...
-
-
-def entries_of(holder: _Said) -> list[Entry]:
-    """What is said there, as cheaply as it is to be had. Not to be changed."""
-    entries = holder._entries
-    return list(holder.messages) if entries is None else entries
 
 
 def build_messages(entries: list[Entry]) -> list[Message]:
