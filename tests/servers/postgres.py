@@ -21,7 +21,7 @@ from tests.servers import need
 
 USER = "memory"  # needs no password, which would take a while at each connection
 LOCKED, PASSWORD, QUOTED = "locked", "s3cret-p@ss/word", "s3cret-p%40ss%2Fword"
-DEADLINE = 30
+DEADLINE = 120
 
 
 def free_port() -> int:

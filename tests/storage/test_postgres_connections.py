@@ -19,7 +19,7 @@ from memory_async.testing.material import append, fill, header, in_session, item
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 from tests.servers.wire import Wire, wire_to  # noqa: E402
 
-DEADLINE = 30
+DEADLINE = 60
 
 
 @pytest.fixture(scope="module")
