@@ -141,23 +141,27 @@ class TestUndone:
 
     async def test_a_deadlock(self, server: Postgres, admin: Any) -> None:
         await admin.execute("CREATE DATABASE dead")
-        # Who has waited so long looks for a deadlock, once: we do, after the circle has closed.
-        await admin.execute("ALTER DATABASE dead SET deadlock_timeout = '2s'")
-        other = await asyncpg.connect(server.url("dead"))
-        await other.execute("SET deadlock_timeout = '1min'")
+        # Who has waited so long looks for a circle, and gives up: we, who close it.
+        await admin.execute("ALTER DATABASE dead SET deadlock_timeout = '50ms'")
+        third, other = [await asyncpg.connect(server.url("dead")) for _ in "ab"]
+        await other.execute("SET deadlock_timeout = '10min'")
+        lock = "SELECT pg_advisory_xact_lock(hashtextextended('default/session/s', 0))"
         async with PostgresStorage(server.url("dead")) as storage:
             await storage.apply(append("s", "1"))
             async with other.transaction():
                 await other.execute("UPDATE memory_async.headers SET keep_turns = true")
-                call = asyncio.ensure_future(storage.apply(append("s", "2")))
-                await until_it_waits(admin)
-                await other.execute(
-                    "SELECT pg_advisory_xact_lock(hashtextextended('default/session/s', 0))"
-                )
+                async with third.transaction():
+                    await third.execute("LOCK TABLE memory_async.turns")
+                    call = asyncio.ensure_future(storage.apply(append("s", "2")))
+                    await until_it_waits(admin)  # with the lock of its partition
+                    waiting = asyncio.ensure_future(other.execute(lock))
+                    await until_it_waits(admin, 2)
+                await waiting
             await call
             assert texts(await storage.history("s")) == ["1", "2"]
         deadlocks = "SELECT deadlocks FROM pg_catalog.pg_stat_database WHERE datname = 'dead'"
         assert await other.fetchval(deadlocks) == 1
+        await third.close()
         await other.close()
 
     async def test_a_failed_serialization(self, server: Postgres, admin: Any) -> None:
