@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from memory_async.keys import Cursor, Key, Kind, Partition, compound_id, new_version, utc_now
 from memory_async.message import Message
+from memory_async.stored import Entry, PutOff, set_now
 
 __all__ = [
     "Checkpoint",
@@ -43,7 +44,7 @@ class JobState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(PutOff):
     """One completed run: the unit of persistence, append-only.
 
     ``seq`` counts from 1 within the session and is never reused (0: not stored yet). ``run_id`` is
@@ -60,6 +61,29 @@ class Turn:
     usage: dict[str, Any] | None = None
     created_at: datetime = field(default_factory=utc_now)
     seq: int = 0
+
+    @classmethod
+    def of_entries(
+        cls,
+        entries: list[Entry],
+        *,
+        session_id: str,
+        run_id: str,
+        user_id: str | None,
+        usage: dict[str, Any] | None,
+        created_at: datetime,
+        seq: int,
+    ) -> Turn:
+        """A turn as read from storage, its messages put off."""
+        turn = object.__new__(cls)
+        set_now(turn, "_entries", entries)
+        set_now(turn, "session_id", session_id)
+        set_now(turn, "run_id", run_id)
+        set_now(turn, "user_id", user_id)
+        set_now(turn, "usage", usage)
+        set_now(turn, "created_at", created_at)
+        set_now(turn, "seq", seq)
+        return turn
 
     @property
     def key(self) -> Key:
