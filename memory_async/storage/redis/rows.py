@@ -117,20 +117,24 @@ def session_row(session_id: str, flat: Sequence[bytes]) -> SessionRow | None:
 
 
 def turn_row(seq: int, packed: bytes) -> TurnRow:
-    """A turn: created_at and run_id, usage, and unless it is trimmed its payload, between NULs."""
-    try:
-        run_id, usage, *payload = text(packed[18:]).split("\0", 2)
-        body = payload[0] if payload else None
-        return TurnRow(seq, run_id, from_stamp(packed[:18]), usage or None, body)
-    except ValueError:  # not written by us: the codec will call it corrupt, and skip it
-        return TurnRow(seq, "", 0, None, "")
+    return turn_rows(seq, [packed])[0]
 
 
 def turn_rows(first: int, *parts: Sequence[bytes]) -> list[TurnRow]:
-    """Turns that follow one another."""
-    return [turn_row(seq, each) for seq, each in enumerate(chain(*parts), first)]
+    """Turns that follow one another, each packed: created_at and run_id, usage, and unless it is
+    trimmed its payload, between NULs."""
+    rows = []
+    for seq, packed in enumerate(chain(*parts), first):
+        try:
+            head, usage, *body = text(packed).split("\0", 2)
+            created_at = from_stamp(head[:18])
+        except ValueError:  # not written by us: the codec will call it corrupt, and skip it
+            head, usage, body, created_at = "", "", [""], 0
+        payload = body[0] if body else None
+        rows.append(TurnRow(seq, head[18:], created_at, usage or None, payload))
+    return rows
 
 
 def text(payload: bytes) -> str:
     # What is not UTF-8 was not written by us either.
-    return payload.decode(errors="replace")
+    return payload.decode("utf-8", "replace")
