@@ -63,15 +63,16 @@ class Upkeep:
             done.append(first)
         else:
             reply = await write((), "")
-        for _ in range(8):
+        for attempt in range(8):
             if reply[0] != b"need":
                 break
             needed = reply[1]
             wanted = {Entry.parse(member) for member in needed}
-            # All of them were there? Then it took too long.
-            done.append(await self._add(wanted - there or wanted))
+            # Those that were not guessed; later on all, for they were too long without a record.
+            if missing := (wanted if attempt else wanted - there):
+                done.append(await self._add(missing))
             there |= wanted
-            reply = await write(needed, min(each.until for each in done[-2:]))
+            reply = await write(needed, min(each.until for each in done[-1 if attempt else 0 :]))
         wrong = set(there)
         if reply[0] == b"ok":
             gone = [Entry.parse(member) for member in reply[3]]
