@@ -156,6 +156,7 @@ class RedisStorage(Driver):
                     self._url,
                     retry=Retry(NoBackoff(), 0),
                     require_full_coverage=False,
+                    reinitialize_steps=0,  # else slots that move cost others their connections
                     protocol=2,
                     **self._options,
                 )
