@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,11 +14,11 @@ pytest.importorskip("redis", exc_type=ImportError)
 
 import redis
 
-from memory_async.records import Item
-from memory_async.storage.protocol import ALWAYS, Delete, Put
+from memory_async.records import Checkpoint, Item, UserProfile
+from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Delete, Drop, Put
 from memory_async.storage.redis import RedisStorage, upkeep
 from memory_async.storage.redis.index import Index
-from memory_async.testing.material import changed, ids, item, put, unique
+from memory_async.testing.material import append, changed, ids, in_session, item, put, unique
 from tests.servers.redis import shared_cluster
 
 
@@ -32,6 +32,11 @@ class Stepped:
         self._under_way = 0
         for each in self._worn_by:
             each._wire = self
+
+    def let_go(self) -> None:
+        """Let those through who still wait."""
+        for turn in self._waiting:
+            turn.set()
 
     def take_off(self) -> None:
         for each in self._worn_by:
@@ -149,6 +154,50 @@ class Writers:
         await asyncio.gather(*left, return_exceptions=True)
         for wire in self.wires.values():
             wire.take_off()
+
+
+async def test_trips(storages: list[RedisStorage]) -> None:
+    """One more where an index entry changes; calls to several slots go out at once."""
+    storage, *_ = storages
+    record, run = item("c", "i", tags=("t",)), Checkpoint(session_id="s", run_id="r")
+    ann = UserProfile(user_id="ann")
+    calls: dict[str, tuple[int, Callable[[], Any]]] = {
+        "new session": (2, lambda: storage.apply(append("s", user_id="ann", due=("job",)))),
+        "append": (1, lambda: storage.apply(append("s", user_id="ann", due=("job",)))),
+        "new item": (2, lambda: put(storage, record)),
+        "same tags": (1, lambda: put(storage, changed(record))),
+        "other tags": (2, lambda: put(storage, changed(record, tags=("other",)))),
+        "start": (2, lambda: storage.apply(Put(run, ABSENT))),
+        "finish": (
+            1,
+            lambda: storage.apply(
+                append("s", user_id="ann", run_id="r"), Delete(run.key, run.version)
+            ),
+        ),
+        "profile": (2, lambda: put(storage, ann)),
+        "catch up": (1, lambda: storage.apply(Advance("s", "job", 0, 3, "value"))),
+        "fall behind": (2, lambda: storage.apply(append("s", user_id="ann", due=("job",)))),
+        "snapshot": (1, lambda: storage.snapshot("s", "ann", last=5, since="job")),
+        "history": (1, lambda: storage.history("s", last=5)),
+        "get": (1, lambda: storage.get(run.key)),
+        "local": (1, lambda: storage.find("checkpoint", in_session("s"), status="paused")),
+        "global": (2, lambda: storage.find("session", user_id="ann")),
+        "delete": (1, lambda: storage.apply(Delete(record.key))),
+        "drop": (1, lambda: storage.apply(Drop(in_session("s")))),
+    }
+    await storage.get(run.key)
+    counts = {}
+    for name, (_, call) in calls.items():
+        wire = Stepped(storage)
+        calling = asyncio.ensure_future(call())
+        counts[name] = 0
+        while not calling.done():
+            counts[name] += await wire.step()
+        wire.take_off()
+        wire.let_go()
+        await calling
+        await finished(storage)
+    assert counts == {name: count for name, (count, _) in calls.items()}
 
 
 @pytest.mark.parametrize("deleting", [False, True], ids=["moved", "deleted"])
