@@ -10,13 +10,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
 from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Kind, Partition, check_id, from_micros, to_micros
-from memory_async.records import FIELD_NAMES, RECORDS, JobState, Record, Requirement, Session, Turn
-from memory_async.stored import build_messages, dump_messages, load_entries
+from memory_async.records import (
+    FIELD_NAMES,
+    RECORDS,
+    JobState,
+    Record,
+    Requirement,
+    Session,
+    Turn,
+)
+from memory_async.stored import build_messages, dump_messages, load_entries, set_now
 
 FORMAT = 1
 MAX_TAGS = 4
@@ -127,6 +136,7 @@ _COLUMNS = {
     "extra",
 }
 _SESSION_PAYLOAD = {"metadata"}
+_IN_RANGE = to_micros(datetime.max.replace(tzinfo=UTC))
 _NO_TURN: dict[str, Any] = {"messages": []}  # what is left of one that was trimmed
 
 
@@ -138,18 +148,19 @@ def _payload(record: Record, names: Iterable[str]) -> str:
     return dump_json(data, record.kind)
 
 
-def _parse(payload: str, name: Callable[[], object]) -> dict[str, Any]:
-    """The payload's fields; ``name`` says whose they are, should they be unreadable."""
+def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
+    """The payload's fields; ``name % of`` says whose they are, should they be unreadable."""
     try:
         data = load_json(payload)
         found = data.pop("v")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CorruptRecordError(f"cannot read {name()}: {error!r}") from error
-    if not isinstance(found, int) or found < FORMAT:
-        raise CorruptRecordError(f"cannot read {name()}: its format is {found!r}")
-    if found > FORMAT:
+        raise CorruptRecordError(f"cannot read {name % of}: {error!r}") from error
+    if found != FORMAT:
+        if not isinstance(found, int) or found < FORMAT:
+            raise CorruptRecordError(f"cannot read {name % of}: its format is {found!r}")
         raise SchemaTooNewError(
-            f"{name()} has format {found!r}, this memory_async knows {FORMAT}: upgrade memory_async"
+            f"{name % of} has format {found!r}, this memory_async knows {FORMAT}: "
+            "upgrade memory_async"
         )
     return data  # type: ignore[no-any-return]
 
@@ -167,23 +178,18 @@ def encode_turn(turn: Turn) -> TurnRow:
     return TurnRow(turn.seq, turn.run_id, created, usage, dump_json(data, "turn"))
 
 
+_new = object.__new__
+_TURN_NAME = "turn %s of session %r"
+
+
 def decode_turn(session_id: str, row: TurnRow) -> Turn:
-    seq, run_id, created_at, usage, payload = row
-
-    def name() -> str:
-        return f"turn {seq} of session {session_id!r}"
-
-    data = _NO_TURN if payload is None else _parse(payload, name)
+    seq, _, created_at, usage, payload = row
+    data = _NO_TURN if payload is None else _parse(payload, _TURN_NAME, seq, session_id)
     try:
-        return Turn.of_entries(
-            load_entries(data["messages"]),
-            session_id=session_id,
-            seq=seq,
-            run_id=run_id,
-            created_at=from_micros(created_at),
-            user_id=data.get("user_id"),
-            usage=None if usage is None else load_json(usage),
-        )
+        if not 0 <= created_at <= _IN_RANGE:
+            from_micros(created_at)  # raises, or is before 1970
+        entries = load_entries(data["messages"])
+        numbers = None if usage is None else load_json(usage)
     except (
         ValueError,
         TypeError,
@@ -192,7 +198,11 @@ def decode_turn(session_id: str, row: TurnRow) -> Turn:
         OverflowError,
         PayloadError,
     ) as error:
-        raise CorruptRecordError(f"cannot read {name()}: {error!r}") from error
+        name = _TURN_NAME % (seq, session_id)
+        raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
+    turn = _new(Turn)
+    set_now(turn, "_later", (entries, session_id, data.get("user_id"), numbers, row))
+    return turn
 
 
 def _check_ids(record: Record) -> None:
@@ -218,7 +228,7 @@ def encode_session(session: Session) -> SessionRow:
 
 
 def decode_session(row: SessionRow) -> Session:
-    data = _parse(row.payload, lambda: f"session {row.session_id!r}")
+    data = _parse(row.payload, "session %r", row.session_id)
     try:
         jobs = {
             name: JobState(through, None if value is None else load_json(value))
@@ -290,7 +300,7 @@ def encode_record(record: Record) -> RecordRow:
 
 def decode_record(row: RecordRow) -> Record:
     key = Key(row.kind, Partition.parse(row.partition), row.id)
-    data = _parse(row.payload, lambda: key)
+    data = _parse(row.payload, "%s", key)
     known = FIELD_NAMES[row.kind]
     try:
         named = {

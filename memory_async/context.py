@@ -45,6 +45,9 @@ class Context(PutOff, Generic[ProfileT]):
     instructions: str = ""
     dropped: tuple[Turn, ...] = ()
 
+    def _fill(self, entries: list[Entry]) -> None:
+        set_now(self, "messages", build_messages(entries))
+
     def to_openai(self, system: str | None = None) -> list[dict[str, Any]]:
         """Chat messages: one system message (``system`` and the instructions, when there is any of
         them), then the history."""
@@ -67,7 +70,7 @@ def context_of(
 ) -> Context[ProfileT]:
     """A context of what was read from storage, its messages put off."""
     context: Context[Any] = object.__new__(Context)
-    set_now(context, "_entries", entries)
+    set_now(context, "_later", (entries,))
     set_now(context, "summary", summary)
     set_now(context, "profile", profile)
     set_now(context, "metadata", metadata)
@@ -98,6 +101,8 @@ def choose_history(
     count_tokens: CountTokens,
 ) -> tuple[list[Entry], tuple[Turn, ...]]:
     """What the newest turns say that fit ``max_tokens``, and the turns left out."""
+    if max_tokens is None and not feed_tools:
+        return _without_tools([each for turn in turns for each in entries_of(turn)]), ()
     said = [entries_of(turn) if feed_tools else _without_tools(entries_of(turn)) for turn in turns]
     first = 0
     if max_tokens is not None:

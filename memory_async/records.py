@@ -5,14 +5,23 @@ Their addresses are in `memory_async.keys`.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from memory_async.keys import Cursor, Key, Kind, Partition, compound_id, new_version, utc_now
+from memory_async.keys import (
+    Cursor,
+    Key,
+    Kind,
+    Partition,
+    compound_id,
+    from_micros,
+    new_run_id,
+    new_version,
+    utc_now,
+)
 from memory_async.message import Message
-from memory_async.stored import Entry, PutOff, set_now
+from memory_async.stored import Entry, PutOff, build_messages, set_now
 
 __all__ = [
     "Checkpoint",
@@ -56,34 +65,27 @@ class Turn(PutOff):
 
     session_id: str
     messages: list[Message] = field(default_factory=list)
-    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    run_id: str = field(default_factory=new_run_id)
     user_id: str | None = None
     usage: dict[str, Any] | None = None
     created_at: datetime = field(default_factory=utc_now)
     seq: int = 0
 
-    @classmethod
-    def of_entries(
-        cls,
+    def _fill(
+        self,
         entries: list[Entry],
-        *,
         session_id: str,
-        run_id: str,
         user_id: str | None,
         usage: dict[str, Any] | None,
-        created_at: datetime,
-        seq: int,
-    ) -> Turn:
-        """A turn as read from storage, its messages put off."""
-        turn = object.__new__(cls)
-        set_now(turn, "_entries", entries)
-        set_now(turn, "session_id", session_id)
-        set_now(turn, "run_id", run_id)
-        set_now(turn, "user_id", user_id)
-        set_now(turn, "usage", usage)
-        set_now(turn, "created_at", created_at)
-        set_now(turn, "seq", seq)
-        return turn
+        row: tuple[Any, ...],  # seq, run_id, created_at in µs, ...
+    ) -> None:
+        set_now(self, "session_id", session_id)
+        set_now(self, "messages", build_messages(entries))
+        set_now(self, "run_id", row[1])
+        set_now(self, "user_id", user_id)
+        set_now(self, "usage", usage)
+        set_now(self, "created_at", from_micros(row[2]))
+        set_now(self, "seq", row[0])
 
     @property
     def key(self) -> Key:

@@ -40,46 +40,28 @@ _MESSAGES = TypeAdapter(list[Message])
 
 
 class PutOff:
-    """Base of the frozen dataclasses whose ``messages`` may be made later: until then their slot is
-    empty and ``_entries`` holds what they are made of. Nothing of this is to be seen outside."""
+    """Base of frozen dataclasses whose fields may be set later, all or some of them: until somebody
+    looks at one, ``_later`` holds the entries and what else `_fill` takes. Nothing of this is to be
+    seen outside."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_later",)
 
-    _entries: list[Entry] | None
+    _later: tuple[Any, ...] | None
 
     if not TYPE_CHECKING:  # or every name would do
 
         def __getattr__(self, name: str) -> Any:
-            if name == "_entries":
+            if name == "_later":
                 return None
-            if name != "messages":
-                raise AttributeError(
-                    f"{type(self).__name__!r} object has no attribute {name!r}",
-                    name=name,
-                    obj=self,
-                )
-            if (entries := self._entries) is None:  # another thread was faster
-                return object.__getattribute__(self, name)
-            messages = build_messages(entries)
-            set_now(self, name, messages)
-            set_now(self, "_entries", None)
-            return messages
-
-
-def load_entries(stored: list[dict[str, Any]]) -> list[Entry]:
-    """What of ``stored`` is plain as it is, the rest as messages; raises where it is none."""
-    return [
-        each
-        if len(each) == 2
-        and each.get("role") in _SPEAKERS
-        and type(each.get("content")) is str  # not a subclass: this came from JSON
-        else _load_message(each)
-        for each in stored
-    ]
+            if (later := self._later) is not None:
+                self._fill(*later)
+                set_now(self, "_later", None)
+            return object.__getattribute__(self, name)
 
 
 class _Said(Protocol):
-    _entries: list[Entry] | None
+    @property
+    def _later(self) -> tuple[Any, ...] | None: ...
 
     @property
     def messages(self) -> list[Message]: ...
@@ -87,8 +69,31 @@ class _Said(Protocol):
 
 def entries_of(holder: _Said) -> list[Entry]:
     """What is said there, as cheaply as it is to be had. Not to be changed."""
-    entries = holder._entries
-    return list(holder.messages) if entries is None else entries
+    later = holder._later
+    return list(holder.messages) if later is None else later[0]
+
+
+def load_entries(stored: Any) -> list[Entry]:
+    """What of ``stored`` is plain as it is, the rest as messages; raises where one is none."""
+    if type(stored) is not list:
+        raise TypeError(f"messages are a list, not {stored!r:.100}")
+    for each in stored:
+        # As `_is_plain` says; spelt out, for a call would take longer than all of it.
+        if (
+            len(each) != 2
+            or each.get("role") not in _SPEAKERS
+            or type(each.get("content")) is not str
+        ):
+            return [each if _is_plain(each) else _load_message(each) for each in stored]
+    return stored
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    return (
+        len(data) == 2
+        and data.get("role") in _SPEAKERS
+        and type(data.get("content")) is str  # not a subclass: this came from JSON
+    )
 
 
 def build_messages(entries: list[Entry]) -> list[Message]:

@@ -321,7 +321,13 @@ class Driver(ABC):
     # --- reading rows: one that is corrupt never hides the others ---
 
     def _decode_turns(self, session_id: str, rows: Iterable[TurnRow]) -> list[Turn]:
-        return self._decode_all(rows, lambda row: codec.decode_turn(session_id, row))
+        good = []
+        for row in rows:
+            try:
+                good.append(codec.decode_turn(session_id, row))
+            except CorruptRecordError as error:
+                self._count_corrupt(error)
+        return good
 
     def _decode_record(self, row: SessionRow | RecordRow) -> Record:
         return (
