@@ -27,6 +27,7 @@ try:
     from redis.asyncio.cluster import RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
+    from redis.exceptions import OutOfMemoryError
 except ImportError as error:
     raise ConfigurationError(
         "RedisStorage needs the package redis: pip install 'memory-async[redis]'"
@@ -280,17 +281,11 @@ class RedisStorage(Driver):
         if profile is not None and not self._cluster:
             keys += self._keys.partition(str(profile.partition))[4:6]
             at = (field(profile.kind, profile.id),)
+        wanted = "" if last is None else min(last, _MOST), since or "", *at
         with refusals(self._where):
             if since is None and not self._cluster:
-                # Payloads that pass through a script take it many times as long.
-                asked: list[tuple[Argument, ...]] = [
-                    ("HGETALL", keys[0]),
-                    ("LRANGE", keys[1], *_bounds(last)),
-                ]
-                asked += [("HGET", key, *at) for key in keys[2:]]
-                reply = await wire.at_once(*asked)
+                reply = await self._plainly(wire, keys, wanted)
             else:
-                wanted = "" if last is None else min(last, _MOST), since or "", *at
                 call = wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
                 if profile is None or at:
                     reply = await call
@@ -303,15 +298,24 @@ class RedisStorage(Driver):
         first = 1 if session is None else session.last_seq - len(turns) + 1
         return View(session, turn_rows(first, turns), found)
 
+    async def _plainly(self, wire: Wire, keys: list[bytes], wanted: tuple[Any, ...]) -> Any:
+        """What `snapshot.lua` gives, by commands: payloads that pass through a script take it many
+        times as long."""
+        last, _, *at = wanted
+        bounds = (0, -1) if last == "" else (-last, -1) if last else (1, 0)
+        commands: list[tuple[Argument, ...]] = [
+            ("HGETALL", keys[0]),
+            ("LRANGE", keys[1], *bounds),
+            *(("HGET", key, *at) for key in keys[2:]),
+        ]
+        try:
+            return await wire.at_once(*commands)
+        except OutOfMemoryError:  # a full Redis queues no commands, but runs scripts that read
+            return await wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
+
     async def now(self, partition: Partition) -> datetime:
         """The clock of the node that holds the partition."""
         await self.open()
         keys = self._keys.partition(str(partition))[4:6]
         [time, *_] = await self._run(scripts.FETCH, keys, "record", "")
         return from_micros(micros(time))
-
-
-def _bounds(last: int | None) -> tuple[int, int]:
-    if last is None:
-        return 0, -1
-    return (-min(last, _MOST), -1) if last else (1, 0)

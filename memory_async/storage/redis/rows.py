@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -90,9 +90,14 @@ def record_row(key: Key, meta: bytes, payload: bytes | None) -> RecordRow:
     )
 
 
-def session_row(session_id: str, flat: Sequence[bytes]) -> SessionRow | None:
+def session_row(
+    session_id: str, found: Sequence[bytes] | Mapping[bytes, bytes]
+) -> SessionRow | None:
     """A header, from the fields of its hash and their values; None of an empty one."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    if isinstance(found, Mapping):  # by RESP3, which a client of the caller's may speak
+        fields = found
+    else:
+        fields = dict(zip(found[::2], found[1::2], strict=True))
     if b"h" not in fields:
         return None
     packed = fields[b"h"].decode().split("\0")
