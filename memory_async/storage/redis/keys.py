@@ -17,18 +17,18 @@ from memory_async.keys import Key, Kind, Partition
 # header, turns, heads of turns, runs; metas and payloads of records; their index
 PARTS = b"sthrmpi"
 BUCKETS = 16
-_SHIFT = 10**17  # so that times before 1970 order too
+EPOCH = 10**17  # added, so that times before 1970 order too
 
 _ESCAPED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
 def stamp(micros: int) -> str:
     """A time as 18 digits that order as times do."""
-    return f"{micros + _SHIFT:018d}"
+    return f"{micros + EPOCH:018d}"
 
 
 def from_stamp(text: bytes | str) -> int:
-    return int(text) - _SHIFT
+    return int(text) - EPOCH
 
 
 def micros(time: Sequence[bytes]) -> int:

@@ -11,7 +11,7 @@ from memory_async.errors import PayloadError
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import AdvanceOp, AppendOp, Op, PutOp, PutSessionOp
 from memory_async.storage.protocol import ABSENT, ALWAYS, Condition, Delete, Drop, Expect, Trim
-from memory_async.storage.redis.keys import from_stamp, stamp
+from memory_async.storage.redis.keys import EPOCH, from_stamp, stamp
 
 Argument: TypeAlias = str | bytes | int
 
@@ -131,15 +131,15 @@ def turn_rows(first: int, *parts: Sequence[bytes]) -> list[TurnRow]:
     rows = []
     for seq, packed in enumerate(chain(*parts), first):
         try:
-            head, usage, *body = text(packed).split("\0", 2)
-            created_at = from_stamp(head[:18])
+            head, usage, *payload = packed.decode().split("\0", 2)
+            created_at = int(head[:18]) - EPOCH
         except ValueError:  # not written by us: the codec will call it corrupt, and skip it
-            head, usage, body, created_at = "", "", [""], 0
-        payload = body[0] if body else None
-        rows.append(TurnRow(seq, head[18:], created_at, usage or None, payload))
+            head, usage, payload, created_at = "", "", [""], 0
+        body = payload[0] if payload else None
+        rows.append(TurnRow(seq, head[18:], created_at, usage or None, body))
     return rows
 
 
 def text(payload: bytes) -> str:
-    # What is not UTF-8 was not written by us either.
+    # What is not UTF-8 was not written by us: the codec will call it corrupt.
     return payload.decode("utf-8", "replace")
