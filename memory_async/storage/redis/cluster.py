@@ -10,11 +10,14 @@ from redis.asyncio.cluster import RedisCluster
 from redis.client import NEVER_DECODE
 from redis.crc import key_slot
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
     ClusterError,
     MaxConnectionsError,
+    MovedError,
     NoScriptError,
     SlotNotCoveredError,
+    TryAgainError,
 )
 
 from memory_async.storage.redis.refusals import CannotConnect
@@ -24,7 +27,9 @@ from memory_async.storage.redis.wire import LOST
 
 AT_ONCE = 64
 # Of these the command has not been carried out: a cluster that finds its feet again.
-_REFUSED = (ClusterDownError, SlotNotCoveredError, MaxConnectionsError, ClusterError)
+_REFUSED = (ClusterDownError, SlotNotCoveredError, MaxConnectionsError)
+_MOVING = (TryAgainError, AskError, MovedError, ClusterError)  # the last: sent about in circles
+_PATIENCE, _PAUSE = 5, 0.02  # seconds
 
 
 class _FirstKey:
@@ -62,6 +67,9 @@ class ClusterWire:
     async def command(self, *command: Argument, again: bool = True) -> Any:
         return await self._send(command[1], command, again=again)
 
+    async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
+        raise NotImplementedError("redis-py's cluster client sends one command at a time")
+
     def slot(self, key: bytes) -> int:
         return key_slot(key)
 
@@ -79,10 +87,29 @@ class ClusterWire:
             return await self._once(key, command)
         except _REFUSED:
             return await self._once(key, command)
+        except _MOVING:
+            return await self._when_moved(key, command)
         except LOST:
             if not again:
                 raise
             return await self._once(key, command)
+
+    async def _when_moved(self, key: Argument, command: Sequence[Argument]) -> Any:
+        """While a slot is on its way, its nodes refuse a script whose keys are not all in one place
+        (also keys that do not exist)."""
+        last: Exception | None = None
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while True:
+                    await asyncio.sleep(_PAUSE)
+                    try:
+                        return await self._once(key, command)
+                    except _MOVING as error:
+                        last = error
+        except TimeoutError:
+            if last is None:
+                raise
+            raise last from None
 
     async def _once(self, key: Argument, command: Sequence[Argument]) -> Any:
         raw = [each if isinstance(each, bytes) else str(each).encode() for each in command[1:]]

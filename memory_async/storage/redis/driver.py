@@ -20,13 +20,14 @@ from memory_async.storage.batch import (
     Batch,
 )
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
-from memory_async.storage.redis.keys import Entry, Keys, from_stamp
+from memory_async.storage.redis.keys import Keys, micros
 
 try:
     from redis.asyncio import ConnectionPool, Redis
     from redis.asyncio.cluster import RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
+    from redis.exceptions import OutOfMemoryError
 except ImportError as error:
     raise ConfigurationError(
         "RedisStorage needs the package redis: pip install 'memory-async[redis]'"
@@ -39,6 +40,7 @@ from memory_async.storage.redis.options import checked_url, milliseconds
 from memory_async.storage.redis.outcome import may_repeat, raise_conflict, raise_ownership
 from memory_async.storage.redis.refusals import refusals
 from memory_async.storage.redis.rows import (
+    Argument,
     field,
     record_row,
     session_row,
@@ -137,6 +139,8 @@ class RedisStorage(Driver):
         try:
             with refusals(self._where):
                 denied = await wire.run(scripts.PROBE, [self._keys.probe()], [], again=True)
+                if not denied and not self._cluster:
+                    await wire.at_once(("HGETALL", self._keys.probe()))
             if denied:
                 raise StorageError(f"{self._where} does not let this user use {denied.decode()}")
         except BaseException:
@@ -153,18 +157,24 @@ class RedisStorage(Driver):
                     self._url,
                     retry=Retry(NoBackoff(), 0),
                     require_full_coverage=False,
+                    reinitialize_steps=0,  # else slots that move cost others their connections
                     protocol=2,
                     **self._options,
                 )
                 assert isinstance(client, RedisCluster)  # noqa: S101 - checked when given
                 return ClusterWire(client, owned=owned, connect_timeout=self._connect_timeout)
             if isinstance(self._given, Redis):
-                pool = self._given.connection_pool
+                pool, timeout = self._given.connection_pool, None
             else:
                 options = {"retry": Retry(NoBackoff(), 0), "protocol": 2, **self._options}
+                # Several timers and a task for each call, where one timer does.
+                timeout = options.pop("socket_timeout")
+                options["socket_timeout"] = None
                 pool = ConnectionPool.from_url(self._url, **options)
                 pool.connection_class(**pool.connection_kwargs)  # which checks the options
-            return PoolWire(pool, owned=owned, connect_timeout=self._connect_timeout)
+            return PoolWire(
+                pool, owned=owned, connect_timeout=self._connect_timeout, timeout=timeout
+            )
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"redis-py refuses these options: {error}") from None
 
@@ -209,66 +219,27 @@ class RedisStorage(Driver):
         ttl = self._ttl if batch.partition.space == "session" else ""
         ops = [each for op in batch.ops for each in write_arguments(op)]
         again = may_repeat(batch)
+
+        async def write(ensured: Sequence[bytes], until: str) -> Any:
+            arguments = (partition, ttl, until, len(ensured), *ensured, *ops)
+            return await wire.run(scripts.APPLY, parts, arguments, again=again)
+
         with refusals(self._where):
-            if self._cluster:
-                reply = await self._apply_on_cluster(batch, wire, index, parts, (ttl, ops, again))
+            if index.upkeep is not None:
+                reply = await index.upkeep.apply(batch.ops, write)
             else:
                 parts.append(self._keys.index("session", "a"))
-                arguments = (partition, ttl, 0, *ops)
-                reply = await wire.run(scripts.APPLY, parts, arguments, again=again)
+                reply = await write((), "")
         match reply:
             case [b"ok", seq, did, *_]:
                 return Applied([each == 1 for each in did], seq)
-            case [b"known", seq, head, payload]:
-                return Applied((), known=turn_row(seq, head, payload))
+            case [b"known", seq, packed, *_]:
+                return Applied((), known=turn_row(seq, packed))
             case [b"owner", owner]:
                 raise_ownership(batch, owner.decode() or None)
             case [b"conflict", number, stored]:
                 raise_conflict(batch.ops[number - 1], stored and stored.decode())
         raise StorageError(f"{self._where} answered {reply!r:.200}")
-
-    async def _apply_on_cluster(
-        self,
-        batch: Batch,
-        wire: Wire,
-        index: Index,
-        parts: list[bytes],
-        given: tuple[str, list[Any], bool],
-    ) -> Any:
-        """The index is in other slots: what it lacks is added first, mostly guessed and at once."""
-        ttl, ops, again = given
-
-        async def run(ensured: Sequence[bytes]) -> Any:
-            arguments = (str(batch.partition), ttl, len(ensured), *ensured, *ops)
-            return await wire.run(scripts.APPLY, parts, arguments, again=again)
-
-        added = set(index.guess(batch.ops))
-        try:
-            if added:
-                reply, _ = await asyncio.gather(run(()), index.change("ZADD", added))
-            else:
-                reply = await run(())
-            for _ in range(8):
-                if reply[0] != b"need":
-                    break
-                needed = reply[1]
-                missing = {Entry.parse(member) for member in needed} - added
-                await index.change("ZADD", missing)
-                added |= missing
-                reply = await run(needed)
-        except BaseException:
-            index.settle(added)
-            raise
-        gone = []
-        if reply[0] == b"ok":
-            gone = [Entry.parse(member) for member in reply[3]]
-            index.learn(batch.ops, reply[4].decode())
-            for entry in gone:
-                index.forget(entry)
-        elif reply[0] == b"need":
-            reply = [b"conflict", 1, None]
-        index.settle(added.union(gone))
-        return reply
 
     # --- reading ---
 
@@ -281,7 +252,7 @@ class RedisStorage(Driver):
         _, index = self._opened()
         if key.kind == "turn":
             parts = self._keys.partition(str(key.partition))
-            reply = await self._run(scripts.TURN, [parts[5], parts[3], parts[4]], key.id)
+            reply = await self._run(scripts.TURN, parts[:4], key.id)
             return None if reply is None else turn_row(*reply)
         with refusals(self._where):
             return await index.get(key)
@@ -292,41 +263,59 @@ class RedisStorage(Driver):
             return await index.find(query)
 
     async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
-        keys = self._keys.partition(f"session/{session_id}")[3:5]
+        if (span.newest or span.limit is None) and span[:2] == (0, None) and not span.trimmed:
+            return (await self._snapshot(session_id, None, span.limit, None)).turns
+        keys = self._keys.partition(f"session/{session_id}")[:3]
         before = "" if span.before is None else min(span.before, _MOST)
         limit = "" if span.limit is None else min(span.limit, _MOST)
         arguments = (min(span.after, _MOST), before, limit, int(span.newest), int(span.trimmed))
-        first, *parts = await self._run(scripts.HISTORY, keys, *arguments)
-        return turn_rows(first, parts)
+        return turn_rows(*await self._run(scripts.HISTORY, keys, *arguments))
 
     async def _snapshot(
         self, session_id: str, profile: Key | None, last: int | None, since: str | None
     ) -> View:
-        keys = self._keys.partition(f"session/{session_id}")[:5]
-        wanted = ["" if last is None else min(last, _MOST), since or ""]
-        record: RecordRow | None = None
-        if profile is None:
-            reply = await self._run(scripts.SNAPSHOT, keys, *wanted)
-        elif self._cluster:
-            reply, found = await asyncio.gather(
-                self._run(scripts.SNAPSHOT, keys, *wanted), self._get(profile)
-            )
-            assert found is None or isinstance(found, RecordRow)  # noqa: S101 - of a profile
-            record = found
-        else:
-            keys += self._keys.partition(str(profile.partition))[6:8]
-            at = field(profile.kind, profile.id)
-            reply = await self._run(scripts.SNAPSHOT, keys, *wanted, at)
-            if reply[7] is not None:
-                record = record_row(profile, reply[7], reply[8])
-                if record.expires_at is not None and record.expires_at <= from_stamp(reply[6]):
-                    record = None
-        session = None if reply[0] is None else session_row(session_id, reply[0])
-        return View(session, turn_rows(reply[1], reply[2:6]), record)
+        wire, index = self._opened()
+        keys = self._keys.partition(f"session/{session_id}")[:2]
+        at: tuple[bytes, ...] = ()
+        found: Any = None
+        if profile is not None and not self._cluster:
+            keys += self._keys.partition(str(profile.partition))[4:6]
+            at = (field(profile.kind, profile.id),)
+        wanted = "" if last is None else min(last, _MOST), since or "", *at
+        with refusals(self._where):
+            if since is None and not self._cluster:
+                reply = await self._plainly(wire, keys, wanted)
+            else:
+                call = wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
+                if profile is None or at:
+                    reply = await call
+                else:
+                    reply, found = await asyncio.gather(call, index.get(profile))
+        header, turns, *record = reply
+        if profile is not None and record and record[0] is not None:
+            found = record_row(profile, *record)
+        session = session_row(session_id, header)
+        first = 1 if session is None else session.last_seq - len(turns) + 1
+        return View(session, turn_rows(first, turns), found)
+
+    async def _plainly(self, wire: Wire, keys: list[bytes], wanted: tuple[Any, ...]) -> Any:
+        """What `snapshot.lua` gives, by commands: payloads that pass through a script take it many
+        times as long."""
+        last, _, *at = wanted
+        bounds = (0, -1) if last == "" else (-last, -1) if last else (1, 0)
+        commands: list[tuple[Argument, ...]] = [
+            ("HGETALL", keys[0]),
+            ("LRANGE", keys[1], *bounds),
+            *(("HGET", key, *at) for key in keys[2:]),
+        ]
+        try:
+            return await wire.at_once(*commands)
+        except OutOfMemoryError:  # a full Redis queues no commands, but runs scripts that read
+            return await wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
 
     async def now(self, partition: Partition) -> datetime:
         """The clock of the node that holds the partition."""
         await self.open()
-        keys = self._keys.partition(str(partition))[6:8]
+        keys = self._keys.partition(str(partition))[4:6]
         [time, *_] = await self._run(scripts.FETCH, keys, "record", "")
-        return from_micros(from_stamp(time))
+        return from_micros(micros(time))

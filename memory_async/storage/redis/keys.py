@@ -1,34 +1,39 @@
 """Names of keys, and members of the indexes.
 
-Everything of a partition lives in nine keys with one hash tag, ``{namespace/space/id}``; characters
-with a meaning in a tag are escaped. An index is a sorted set in which order is the members' own: a
-member is kind, family, NUL, created_at, id, NUL, partition. Ids hold no NUL, so nothing collides.
+Everything of a partition lives in seven keys with one hash tag, ``{namespace/space/id}``, in which
+characters with a meaning are escaped. An index is a sorted set in which order is the members' own:
+a member is kind, family, NUL, created_at, id, NUL, partition. No id holds NUL: nothing collides.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from memory_async.codec import RecordRow, SessionRow
-from memory_async.keys import Kind
+from memory_async.keys import Key, Kind, Partition
 
-# header, cursors and values of jobs, heads and payloads of turns, runs; records; their index
-PARTS = b"sjvhtrmpi"
+# header, turns, heads of turns, runs; metas and payloads of records; their index
+PARTS = b"sthrmpi"
 BUCKETS = 16
-_SHIFT = 10**17  # so that times before 1970 order too
+EPOCH = 10**17  # added, so that times before 1970 order too
 
 _ESCAPED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
 def stamp(micros: int) -> str:
     """A time as 18 digits that order as times do."""
-    return f"{micros + _SHIFT:018d}"
+    return f"{micros + EPOCH:018d}"
 
 
 def from_stamp(text: bytes | str) -> int:
-    return int(text) - _SHIFT
+    return int(text) - EPOCH
+
+
+def micros(time: Sequence[bytes]) -> int:
+    """The answer to ``TIME``."""
+    return int(time[0]) * 1_000_000 + int(time[1])
 
 
 class Entry(NamedTuple):
@@ -45,6 +50,10 @@ class Entry(NamedTuple):
         head, place, partition = member.decode().split("\0")
         kind, _, family = head.partition(":")
         return cls(kind, family, place[:18], place[18:], partition)  # type: ignore[arg-type]
+
+    @property
+    def key(self) -> Key:
+        return Key(self.kind, Partition.parse(self.partition), self.id)
 
     def __bytes__(self) -> bytes:
         return f"{self.kind}:{self.family}{place(self.created, self.id, self.partition)}".encode()
@@ -92,7 +101,7 @@ class Keys:
         self._cluster = cluster
 
     def partition(self, partition: str) -> list[bytes]:
-        """The nine keys of a partition, in the order of `PARTS`."""
+        """The seven keys of a partition, in the order of `PARTS`."""
         tag = f"{self._prefix}:{{{self._namespace}/{partition.translate(_ESCAPED)}}}:".encode()
         return [tag + PARTS[i : i + 1] for i in range(len(PARTS))]
 

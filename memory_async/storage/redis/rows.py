@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TypeAlias
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import PayloadError
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import AdvanceOp, AppendOp, Op, PutOp, PutSessionOp
 from memory_async.storage.protocol import ABSENT, ALWAYS, Condition, Delete, Drop, Expect, Trim
-from memory_async.storage.redis.keys import from_stamp, stamp
+from memory_async.storage.redis.keys import EPOCH, from_stamp, stamp
 
 Argument: TypeAlias = str | bytes | int
 
@@ -27,10 +28,10 @@ def write_arguments(op: Op) -> list[Argument]:
     """A write as `apply.lua` reads it."""
     match op:
         case AppendOp(session=session, turn=turn, due=due):
-            head = f"{stamp(turn.created_at)}{turn.run_id}\0{turn.usage or ''}"
             at = stamp(turn.created_at)
+            head = f"{at}{turn.run_id}\0{turn.usage or ''}"
             written: list[Argument] = ["append", *_header(session), turn.run_id, head]
-            return [*written, turn.payload or "", at, len(due), *due]
+            return [*written, f"{head}\0{turn.payload}", at, len(due), *due]
         case PutSessionOp(row=session, when=when):
             return ["header", *_header(session), _when(when)]
         case PutOp(row=row, when=when):
@@ -89,53 +90,56 @@ def record_row(key: Key, meta: bytes, payload: bytes | None) -> RecordRow:
     )
 
 
-def session_row(session_id: str, reply: Sequence[Any]) -> SessionRow:
-    user, agent, keep, created, updated, version, payload, last, trimmed, cursors, values = reply
-    known = {job: text(value) for job, value in _pairs(values)}
+def session_row(
+    session_id: str, found: Sequence[bytes] | Mapping[bytes, bytes]
+) -> SessionRow | None:
+    """A header, from the fields of its hash and their values; None of an empty one."""
+    if isinstance(found, Mapping):  # by RESP3, which a client of the caller's may speak
+        fields = found
+    else:
+        fields = dict(zip(found[::2], found[1::2], strict=True))
+    if b"h" not in fields:
+        return None
+    packed = fields[b"h"].decode().split("\0")
+    version, user, agent, keep, created, updated, last, trimmed, *jobs = packed
     return SessionRow(
         session_id,
-        user.decode() or None,
-        agent.decode() or None,
-        keep == b"1",
+        user or None,
+        agent or None,
+        keep == "1",
         from_stamp(created),
         from_stamp(updated),
-        version.decode(),
-        text(payload),
-        last,
-        trimmed,
-        {job.decode(): (int(through), known.get(job)) for job, through in _pairs(cursors)},
+        version,
+        text(fields.get(b"p", b"")),
+        int(last),
+        int(trimmed),
+        {
+            job: (int(through), None if value is None else text(value))
+            for job, through in zip(jobs[::2], jobs[1::2], strict=True)
+            for value in (fields.get(b"v" + job.encode()),)
+        },
     )
 
 
-def _pairs(flat: Any) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
+def turn_row(seq: int, packed: bytes) -> TurnRow:
+    return turn_rows(seq, [packed])[0]
 
 
-def turn_row(seq: int, head: bytes, payload: bytes | None) -> TurnRow:
-    run_id, _, usage = head[18:].decode().partition("\0")
-    body = None if payload is None else text(payload)
-    return TurnRow(seq, run_id, from_stamp(head[:18]), usage or None, body)
-
-
-def turn_rows(first: int, parts: Sequence[bytes]) -> list[TurnRow]:
-    """Turns from heads and payloads, each given as sizes and as one text."""
-    heads, payloads = _cut(parts[0], parts[1]), _cut(parts[2], parts[3])
-    missing = len(heads) - len(payloads)  # of trimmed turns nothing but the head is left
-    rows: list[TurnRow] = []
-    for number, head in enumerate(heads):
-        payload = payloads[number - missing] if number >= missing else None
-        rows.append(turn_row(first + number, head, payload))
+def turn_rows(first: int, *parts: Sequence[bytes]) -> list[TurnRow]:
+    """Turns that follow one another, each packed: created_at and run_id, usage, and unless it is
+    trimmed its payload, between NULs."""
+    rows = []
+    for seq, packed in enumerate(chain(*parts), first):
+        try:
+            head, usage, *payload = packed.decode().split("\0", 2)
+            created_at = int(head[:18]) - EPOCH
+        except ValueError:  # not written by us: the codec will call it corrupt, and skip it
+            head, usage, payload, created_at = "", "", [""], 0
+        body = payload[0] if payload else None
+        rows.append(TurnRow(seq, head[18:], created_at, usage or None, body))
     return rows
 
 
-def _cut(sizes: bytes, joined: bytes) -> list[bytes]:
-    found, start = [], 0
-    for size in map(int, sizes.split(b",")) if sizes else ():
-        found.append(joined[start : start + size])
-        start += size
-    return found
-
-
 def text(payload: bytes) -> str:
-    # What is not UTF-8 was not written by us: the codec will call it corrupt, and skip it.
-    return payload.decode(errors="replace")
+    # What is not UTF-8 was not written by us: the codec will call it corrupt.
+    return payload.decode("utf-8", "replace")

@@ -20,11 +20,14 @@ def _load(name: str) -> Script:
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
+ADD = _load("add")
 APPLY = _load("apply")
 FETCH = _load("fetch")
 FIND = _load("find")
 HISTORY = _load("history")
+MARK = _load("mark")
 PROBE = _load("probe")
+REMOVE = _load("remove")
 REPAIR = _load("repair")
 SNAPSHOT = _load("snapshot")
 TURN = _load("turn")

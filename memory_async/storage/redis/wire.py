@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio import ConnectionPool
 from redis.exceptions import (
@@ -38,6 +38,10 @@ class Wire(Protocol):
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
     ) -> Any: ...
 
+    async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
+        """The answers to commands that only read, of one moment. Not on a cluster."""
+        ...
+
     def slot(self, key: bytes) -> int:
         """What only keys with the same may be given to one script."""
         ...
@@ -45,26 +49,33 @@ class Wire(Protocol):
     async def close(self) -> None: ...
 
 
-class _Call:
-    __slots__ = ("future", "packed")
+class Call(NamedTuple):
+    """Commands as bytes, and how many; the last answer counts, unless one before is an error."""
 
-    def __init__(self, packed: bytes, future: asyncio.Future[Any]) -> None:
-        self.packed = packed
-        self.future = future
+    packed: bytes
+    commands: int = 1
 
 
 class PoolWire:
     """Over a few connections of a pool. One call alone goes out at once; calls that arrive while
     all connections are taken wait, and then go out together."""
 
-    def __init__(self, pool: ConnectionPool, *, owned: bool, connect_timeout: float | None) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        *,
+        owned: bool,
+        connect_timeout: float | None,
+        timeout: float | None,
+    ) -> None:
         self._pool = pool
         self._owned = owned
+        self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._lanes = max(1, min(LANES, pool.max_connections))
         self._busy = 0
         self._idle: list[Any] = []  # kept out of the pool, when the pool is ours
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -78,13 +89,23 @@ class PoolWire:
             return await self.command("EVAL", script.text, *rest, again=again)
 
     async def command(self, *command: Argument, again: bool = True) -> Any:
-        packed = _pack(command)
+        return await self._send(Call(_pack(command)), again=again)
+
+    async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
+        packed = b"".join((_MULTI, *map(_pack, commands), _EXEC))
+        answers: list[Any] = await self._send(Call(packed, len(commands) + 2), again=True)
+        for each in answers:
+            if isinstance(each, ResponseError):
+                raise each
+        return answers
+
+    async def _send(self, call: Call, *, again: bool) -> Any:
         try:
-            return await self._once(packed)
+            return await self._once(call)
         except LOST:
             if not again:
                 raise
-            return await self._once(packed)
+            return await self._once(call)
 
     def slot(self, key: bytes) -> int:
         return 0
@@ -99,15 +120,15 @@ class PoolWire:
         if self._owned:
             await self._pool.disconnect(inuse_connections=True)
 
-    async def _once(self, packed: bytes) -> Any:
+    async def _once(self, call: Call) -> Any:
         if self._busy >= self._lanes:
             future = asyncio.get_running_loop().create_future()
-            self._waiting.append(_Call(packed, future))
+            self._waiting.append((call, future))
             return await future
         self._busy += 1
         answers: list[Any] = []
         try:
-            await self._exchange([packed], answers)
+            await self._exchange([call], answers)
         finally:
             self._next()
         if isinstance(answers[0], ResponseError):
@@ -126,45 +147,45 @@ class PoolWire:
     async def _serve(self) -> None:
         try:
             while self._waiting:
-                calls: list[_Call] = []
+                calls: list[Call] = []
+                futures: list[asyncio.Future[Any]] = []
                 size = 0
                 while self._waiting and len(calls) < TOGETHER and size < 1 << 20:
-                    call = self._waiting.popleft()
-                    if not call.future.done():  # else it was cancelled before it was sent
+                    call, future = self._waiting.popleft()
+                    if not future.done():  # else it was cancelled before it was sent
                         calls.append(call)
+                        futures.append(future)
                         size += len(call.packed)
                 if calls:
-                    await self._answer(calls)
+                    await self._answer(calls, futures)
         finally:
             self._busy -= 1
 
-    async def _answer(self, calls: list[_Call]) -> None:
+    async def _answer(self, calls: list[Call], futures: list[asyncio.Future[Any]]) -> None:
         answers: list[Any] = []
         lost: BaseException | None = None
         try:
-            await self._exchange([call.packed for call in calls], answers)
+            await self._exchange(calls, answers)
         except Exception as error:  # noqa: BLE001 - raised in those who wait
             lost = error
-        for number, call in enumerate(calls):
-            if call.future.done():
+        for number, future in enumerate(futures):
+            if future.done():
                 continue
             answer = answers[number] if number < len(answers) else lost
             if isinstance(answer, BaseException):
-                call.future.set_exception(answer)
+                future.set_exception(answer)
             else:
-                call.future.set_result(answer)
+                future.set_result(answer)
 
-    async def _exchange(self, commands: list[bytes], answers: list[Any]) -> None:
+    async def _exchange(self, calls: Sequence[Call], answers: list[Any]) -> None:
         connection = await self._connection()
         try:
-            await connection.send_packed_command(commands)
-            if self._closed:
-                raise ConnectionError("the storage was closed meanwhile")
-            for _ in commands:
-                try:
-                    answers.append(await connection.read_response(disable_decoding=True))
-                except ResponseError as error:
-                    answers.append(error)
+            async with asyncio.timeout(self._timeout):
+                await connection.send_packed_command([call.packed for call in calls])
+                if self._closed:
+                    raise ConnectionError("the storage was closed meanwhile")
+                for call in calls:
+                    answers.append(await _answer_to(call, connection))  # noqa: PERF401 - some are kept
         except BaseException as error:
             # An answer may still come: nobody else may take it for theirs.
             await connection.disconnect(nowait=True)
@@ -220,6 +241,18 @@ class PoolWire:
         release.add_done_callback(self._tasks.discard)
 
 
+async def _answer_to(call: Call, connection: Any) -> Any:
+    answer: Any = None
+    for _ in range(call.commands):
+        try:
+            found = await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            found = error
+        if not isinstance(answer, ResponseError):
+            answer = found
+    return answer
+
+
 async def _connected(pool: Any) -> Any:
     return await pool.get_connection()
 
@@ -230,3 +263,6 @@ def _pack(command: Sequence[Argument]) -> bytes:
         raw = each if isinstance(each, bytes) else str(each).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
     return b"".join(parts)
+
+
+_MULTI, _EXEC = _pack(["MULTI"]), _pack(["EXEC"])

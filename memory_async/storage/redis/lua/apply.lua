@@ -1,15 +1,14 @@
 -- One batch of writes: everything is checked first, for a script that fails is not rolled back.
 --
--- KEYS: of the partition header, cursors, values, heads, turns, runs, metas, payloads, index; then,
---       where it can be written in the same script, the index of the namespace.
--- ARGV: the partition, the session's time to live in ms ("" for none), how many entries the index of
---       the namespace holds already and these, then the writes.
+-- KEYS: of the partition header, turns, heads, runs, metas, payloads, index; then, where it can be
+--       written in the same script, the index of the namespace.
+-- ARGV: the partition, the session's time to live in ms ("" for none), until when (µs) the entries
+--       that follow are sure to stay in the index of the namespace, how many, these; the writes.
 -- Payloads pass through unread. Times are strings of 18 digits, which order as they are; `when` is
 -- "-" (absent), "*" (always) or "=" and a version; "" stands for none.
 
-local HEADER, CURSORS, VALUES = KEYS[1], KEYS[2], KEYS[3]
-local HEADS, TURNS, RUNS = KEYS[4], KEYS[5], KEYS[6]
-local METAS, PAYLOADS, INDEX, GLOBAL = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local HEADER, TURNS, HEADS, RUNS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local METAS, PAYLOADS, INDEX, GLOBAL = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local partition, ttl = ARGV[1], ARGV[2]
 local call = redis.call
 
@@ -19,24 +18,28 @@ local function take()
   return ARGV[position]
 end
 
+local clock
+local function now()
+  if not clock then
+    local time = call('TIME')
+    clock = string.format('1%011.0f%06.0f', tonumber(time[1]), tonumber(time[2]))
+  end
+  return clock
+end
+
 local ensured = {}
+local sure = take()
 for _ = 1, tonumber(take()) do
   ensured[take()] = true
 end
+if sure ~= '' and sure < now() then ensured = {} end
 
-local time = call('TIME')
-local now = string.format('1%011.0f%06.0f', tonumber(time[1]), tonumber(time[2]))
-
--- A meta is version, expires_at, created_at, updated_at, user, status and tags, between NULs.
-local function fields(meta)
-  local found, from = {}, 1
-  while true do
-    local to = string.find(meta, '\0', from, true)
-    if not to then break end
-    found[#found + 1] = string.sub(meta, from, to - 1)
-    from = to + 1
-  end
-  found[#found + 1] = string.sub(meta, from)
+-- A header is version, user, agent, keep, created_at, updated_at, last, trimmed, then each job and
+-- its cursor; a meta is version, expires_at, created_at, updated_at, user, status and tags: between
+-- NULs.
+local function fields(packed)
+  local found = {}
+  for each in string.gmatch(packed .. '\0', '([^%z]*)%z') do found[#found + 1] = each end
   return found
 end
 
@@ -55,7 +58,7 @@ local function entries(kind, id, meta)
 end
 
 local function is_expired(f)
-  return f[2] ~= '' and f[2] <= now
+  return f[2] ~= '' and f[2] <= now()
 end
 
 local stored = {}
@@ -68,10 +71,16 @@ local function version_of(kind, id)
 end
 
 -- The session, as it is and as it becomes.
-local found = call('HMGET', HEADER, 'version', 'user', 'created', 'updated', 'keep')
-local exists = found[1] and true or false
-local version, user, created, updated, keep = found[1], found[2], found[3], found[4], found[5]
-local last = call('LLEN', HEADS)
+local header = call('HGET', HEADER, 'h')
+local exists = header and true or false
+local version, user, agent, keep, created, updated = false, nil, nil, nil, nil, nil
+local last, trimmed, cursors = 0, 0, {}
+if exists then
+  local f = fields(header)
+  version, user, agent, keep, created, updated = f[1], f[2], f[3], f[4], f[5], f[6]
+  last, trimmed = tonumber(f[7]), tonumber(f[8])
+  for i = 9, #f, 2 do cursors[f[i]] = tonumber(f[i + 1]) end
+end
 local born = exists and created
 
 local function session_entries(id, owner, at)
@@ -125,10 +134,9 @@ end
 if append and exists then
   local seq = call('HGET', RUNS, append.run)
   if seq then
-    local trimmed = last - call('LLEN', TURNS)
     seq = tonumber(seq)
-    local payload = seq > trimmed and call('LINDEX', TURNS, seq - trimmed - 1)
-    return {'known', seq, call('LINDEX', HEADS, seq - 1), payload}
+    if seq > trimmed then return {'known', seq, call('LINDEX', TURNS, seq - trimmed - 1)} end
+    return {'known', seq, call('LINDEX', HEADS, seq - 1)}
   end
 end
 
@@ -159,8 +167,8 @@ for number, op in ipairs(ops) do
     end
     op.todo = have and op.type == 'delete'
   elseif op.type == 'advance' then
-    local cursor = exists and call('HGET', CURSORS, op.job)
-    if not cursor or tonumber(cursor) ~= op.expected or op.through > last
+    local cursor = cursors[op.job]
+    if not cursor or cursor ~= op.expected or op.through > last
       or (op.created ~= '' and op.created ~= created) then
       return {'conflict', number, false}
     end
@@ -178,10 +186,7 @@ for number, op in ipairs(ops) do
   end
 end
 
-local cursors = {}
 if append then
-  local flat = call('HGETALL', CURSORS)
-  for i = 1, #flat, 2 do cursors[flat[i]] = tonumber(flat[i + 1]) end
   for _, job in ipairs(append.due) do
     if not cursors[job] then
       cursors[job] = 0
@@ -218,26 +223,25 @@ end
 local left
 if ttl == '' then
   left = call('PTTL', HEADER)
-  if left < 0 then left = call('PTTL', METAS) end
+  if left == -2 then left = call('PTTL', METAS) end
 else
   left = tonumber(ttl)
 end
 
+local changed = false
 local function create(op)
-  exists, version, user, updated, keep = true, op.version, op.user, op.updated, op.keep
-  call('HSET', HEADER, 'version', op.version, 'user', op.user, 'agent', op.agent, 'keep', op.keep,
-    'created', op.created, 'updated', op.updated, 'payload', op.payload)
+  exists, changed, version, user, agent = true, true, op.version, op.user, op.agent
+  keep, updated = op.keep, op.updated
+  call('HSET', HEADER, 'p', op.payload)
 end
 
 local function trim(through)
-  local trimmed = last - call('LLEN', TURNS)
   if keep == '1' then return false end
   through = math.min(through, last)
-  for _, cursor in ipairs(call('HVALS', CURSORS)) do
-    through = math.min(through, tonumber(cursor))
-  end
+  for _, cursor in pairs(cursors) do through = math.min(through, cursor) end
   if through <= trimmed then return false end
   call('LTRIM', TURNS, through - trimmed, -1)
+  trimmed, changed = through, true
   return true
 end
 
@@ -257,9 +261,9 @@ local function end_session()
   if not exists then return false end
   local id = string.sub(partition, 9)
   for _, entry in ipairs(session_entries(id, user, created)) do forget(entry) end
-  for _, job in ipairs(call('HKEYS', CURSORS)) do forget(lag_entry(job)) end
-  call('UNLINK', HEADER, CURSORS, VALUES, HEADS, TURNS, RUNS)
-  exists, version, last = false, false, 0
+  for job in pairs(cursors) do forget(lag_entry(job)) end
+  call('UNLINK', HEADER, HEADS, TURNS, RUNS)
+  exists, changed, version, last, trimmed, cursors = false, false, false, 0, 0, {}
   return true
 end
 
@@ -287,27 +291,24 @@ end
 
 if GLOBAL then index('ZADD', GLOBAL, added) end
 
-local did, seq = {}, 0
+local did, seq, advanced = {}, 0, {}
 for number, op in ipairs(ops) do
   local done = op.todo
   if not done then
     done = false
   elseif op.type == 'append' then
     if not exists then create(op) end
-    if op.keep == '1' and keep ~= '1' then
-      keep = '1'
-      call('HSET', HEADER, 'keep', '1')
-    end
-    if op.at > updated then call('HSET', HEADER, 'updated', op.at) end
-    for _, job in ipairs(op.due) do call('HSETNX', CURSORS, job, '0') end
-    seq = call('RPUSH', HEADS, op.head)
+    if op.keep == '1' then keep = '1' end
+    if op.at > updated then updated = op.at end
+    last, changed = last + 1, true
+    seq = last
     call('RPUSH', TURNS, op.turn)
+    call('RPUSH', HEADS, op.head)
     call('HSET', RUNS, op.run, seq)
-    last = seq
   elseif op.type == 'header' then
     if exists then
-      updated, version = op.updated, op.version
-      call('HSET', HEADER, 'updated', updated, 'version', version, 'payload', op.payload)
+      updated, version, changed = op.updated, op.version, true
+      call('HSET', HEADER, 'p', op.payload)
     else
       create(op)
     end
@@ -328,9 +329,9 @@ for number, op in ipairs(ops) do
     call('HSET', METAS, field, op.meta)
     call('HSET', PAYLOADS, field, op.payload)
   elseif op.type == 'advance' then
-    call('HSET', CURSORS, op.job, string.format('%.0f', op.through))
-    if op.value ~= '' then call('HSET', VALUES, op.job, op.value) end
-    if op.through == last then forget(lag_entry(op.job)) end
+    cursors[op.job], changed = op.through, true
+    if op.value ~= '' then call('HSET', HEADER, 'v' .. op.job, op.value) end
+    advanced[op.job] = true
     trim(last)
   elseif op.type == 'trim' then
     done = exists and trim(op.through == '' and last or tonumber(op.through))
@@ -351,8 +352,22 @@ for number, op in ipairs(ops) do
   did[number] = done and 1 or 0
 end
 
+for job in pairs(advanced) do
+  if cursors[job] == last then forget(lag_entry(job)) end
+end
+
+if changed then
+  local packed = {version, user, agent, keep, created, updated,
+    string.format('%.0f', last), string.format('%.0f', trimmed)}
+  for job, cursor in pairs(cursors) do
+    packed[#packed + 1] = job
+    packed[#packed + 1] = string.format('%.0f', cursor)
+  end
+  call('HSET', HEADER, 'h', table.concat(packed, '\0'))
+end
+
 if left and left > 0 then
-  for i = 1, 9 do redis.pcall('PEXPIRE', KEYS[i], left) end
+  for i = 1, 7 do redis.pcall('PEXPIRE', KEYS[i], left) end
 end
 
 if GLOBAL then

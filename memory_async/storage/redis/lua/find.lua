@@ -2,8 +2,7 @@
 -- KEYS: metas, payloads, index. ARGV: kind, from, to, how many (-1: all).
 -- Returns the time, then entry, meta and payload of each.
 
-local time = redis.call('TIME')
-local rows = {string.format('1%011.0f%06.0f', tonumber(time[1]), tonumber(time[2]))}
+local rows = {redis.call('TIME')}
 local found = redis.call('ZREVRANGEBYLEX', KEYS[3], ARGV[3], ARGV[2], 'LIMIT', 0, ARGV[4])
 for _, entry in ipairs(found) do
   local from = string.find(entry, '\0', 1, true) + 19

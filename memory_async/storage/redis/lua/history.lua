@@ -1,17 +1,12 @@
--- A stretch of a log: heads and payloads each as the sizes of its parts and the parts joined, which
--- is one reply instead of thousands.
--- KEYS: heads, turns. ARGV: after, before ("" for none), limit ("" for none), "1" for the newest,
--- "1" for trimmed ones too. Returns first seq, then sizes and text of either.
+-- A stretch of a log.
+-- KEYS: header, turns, heads. ARGV: after, before ("" for none), limit ("" for none), "1" for the
+-- newest, "1" for trimmed ones too. Returns the first seq, heads of trimmed turns, then the others.
 
-local function joined(key, from, to)
-  local parts = from <= to and redis.call('LRANGE', key, from, to) or {}
-  local sizes = {}
-  for i = 1, #parts do sizes[i] = #parts[i] end
-  return table.concat(sizes, ','), table.concat(parts)
-end
-
-local last = redis.call('LLEN', KEYS[1])
-local trimmed = last - redis.call('LLEN', KEYS[2])
+local header = redis.call('HGET', KEYS[1], 'h')
+if not header then return {1, {}, {}} end
+local f = {}
+for each in string.gmatch(header .. '\0', '([^%z]*)%z') do f[#f + 1] = each end
+local last, trimmed = tonumber(f[7]), tonumber(f[8])
 local from, to = tonumber(ARGV[1]) + 1, last
 if ARGV[2] ~= '' then to = math.min(to, tonumber(ARGV[2]) - 1) end
 if ARGV[5] ~= '1' then from = math.max(from, trimmed + 1) end
@@ -20,7 +15,11 @@ if ARGV[3] ~= '' then
   if ARGV[4] == '1' then from = math.max(from, to - limit + 1)
   else to = math.min(to, from + limit - 1) end
 end
-if from > to then return {1, '', '', '', ''} end
-local sizes, heads = joined(KEYS[1], from - 1, to - 1)
-local lengths, turns = joined(KEYS[2], math.max(from - 1 - trimmed, 0), to - 1 - trimmed)
-return {from, sizes, heads, lengths, turns}
+local heads, turns = {}, {}
+if from <= math.min(to, trimmed) then
+  heads = redis.call('LRANGE', KEYS[3], from - 1, math.min(to, trimmed) - 1)
+end
+if math.max(from, trimmed + 1) <= to then
+  turns = redis.call('LRANGE', KEYS[2], math.max(from, trimmed + 1) - trimmed - 1, to - trimmed - 1)
+end
+return {from, heads, turns}

@@ -3,10 +3,9 @@
 
 local key = KEYS[1]
 local commands = {
-  {'TIME'}, {'HGET', key, 'f'}, {'HMGET', key, 'f'}, {'HGETALL', key}, {'HVALS', key},
-  {'HKEYS', key}, {'LLEN', key}, {'LRANGE', key, 0, 0}, {'LINDEX', key, 0}, {'ZRANGE', key, 0, 0},
-  {'ZRANGEBYLEX', key, '-', '+'}, {'ZREVRANGEBYLEX', key, '+', '-'}, {'PTTL', key},
-  {'HSET', key, 'f', 'v'}, {'HSETNX', key, 'f', 'v'}, {'PEXPIRE', key, 1000}, {'HDEL', key, 'f'},
+  {'TIME'}, {'HGET', key, 'f'}, {'HGETALL', key}, {'LRANGE', key, 0, 0}, {'LINDEX', key, 0},
+  {'ZRANGE', key, 0, 0}, {'ZRANGEBYLEX', key, '-', '+'}, {'ZREVRANGEBYLEX', key, '+', '-'},
+  {'PTTL', key}, {'HSET', key, 'f', 'v'}, {'PEXPIRE', key, 1000}, {'HDEL', key, 'f'},
   {'UNLINK', key}, {'RPUSH', key, 'v'}, {'LTRIM', key, 1, 0}, {'UNLINK', key},
   {'ZADD', key, 0, 'm'}, {'ZREM', key, 'm'}, {'UNLINK', key},
 }

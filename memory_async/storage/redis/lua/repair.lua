@@ -1,19 +1,16 @@
--- Takes entries out of the index of the namespace whose record is still as it was seen.
--- KEYS: the index, then for each entry three of its partition: header, cursors, heads of a session,
--- or metas twice more of a record. ARGV: for each entry the entry, a field ("" for a session: then
--- the job or "") and what was seen.
+-- Takes entries out of the index of the namespace whose record is gone, or is another by now.
+-- KEYS: the index, then for each entry the header of the session, or the metas. ARGV: for each entry
+-- the entry, "h" or the record's field, and created_at. Returns how many went.
 
 local removed = 0
-for i = 0, (#ARGV / 4) - 1 do
-  local entry, field, job, seen = ARGV[4 * i + 1], ARGV[4 * i + 2], ARGV[4 * i + 3], ARGV[4 * i + 4]
-  local header, cursors, heads = KEYS[3 * i + 2], KEYS[3 * i + 3], KEYS[3 * i + 4]
-  local is
-  if field ~= '' then
-    is = redis.call('HGET', header, field) or ''
-  else
-    is = (redis.call('HGET', header, 'created') or '') .. '/'
-      .. (redis.call('HGET', cursors, job) or '') .. '/' .. redis.call('LLEN', heads)
+for i = 2, #KEYS do
+  local at = 3 * (i - 2)
+  local found = redis.call('HGET', KEYS[i], ARGV[at + 2])
+  local f = {}
+  for each in string.gmatch((found or '') .. '\0', '([^%z]*)%z') do f[#f + 1] = each end
+  local created = ARGV[at + 2] == 'h' and f[5] or f[3]
+  if not found or created ~= ARGV[at + 3] then
+    removed = removed + redis.call('ZREM', KEYS[1], ARGV[at + 1])
   end
-  if is == seen then removed = removed + redis.call('ZREM', KEYS[1], entry) end
 end
 return removed

@@ -1,38 +1,25 @@
--- What a run starts from: the header, its turns, and a record if its keys are given.
--- KEYS: header, cursors, values, heads, turns, and metas, payloads. ARGV: how many of the last turns
--- ("" for all), a job's name or "", the record's field. Returns header or false, first seq, sizes
--- and text of heads, sizes and text of payloads, and time, meta, payload of the record.
+-- What a run starts from, where a job's cursor says how much that is, or on a cluster.
+-- KEYS: header, turns; metas, payloads if a record is wanted. ARGV: how many of the last turns ("" for
+-- all), a job's name or "", the record's field. Returns the header, the turns, and the record's meta
+-- and payload.
 
-local function joined(key, from, to)
-  local parts = from <= to and redis.call('LRANGE', key, from, to) or {}
-  local sizes = {}
-  for i = 1, #parts do sizes[i] = #parts[i] end
-  return table.concat(sizes, ','), table.concat(parts)
-end
-
-local row = redis.call('HMGET', KEYS[1],
-  'user', 'agent', 'keep', 'created', 'updated', 'version', 'payload')
-local answer = {false, 1, '', '', '', ''}
-if row[6] then
-  local last = redis.call('LLEN', KEYS[4])
-  local trimmed = last - redis.call('LLEN', KEYS[5])
-  row[8], row[9] = last, trimmed
-  row[10] = redis.call('HGETALL', KEYS[2])
-  row[11] = redis.call('HGETALL', KEYS[3])
-  local after = ARGV[1] == '' and 0 or last - tonumber(ARGV[1])
-  if ARGV[2] ~= '' then
-    local through = redis.call('HGET', KEYS[2], ARGV[2])
-    if through then after = math.min(after, tonumber(through)) end
+local header = redis.call('HGETALL', KEYS[1])
+local answer = {header, {}}
+for i = 1, #header, 2 do
+  if header[i] == 'h' then
+    local f = {}
+    for each in string.gmatch(header[i + 1] .. '\0', '([^%z]*)%z') do f[#f + 1] = each end
+    local last, trimmed = tonumber(f[7]), tonumber(f[8])
+    local after = ARGV[1] == '' and 0 or last - tonumber(ARGV[1])
+    for j = 9, #f, 2 do
+      if f[j] == ARGV[2] then after = math.min(after, tonumber(f[j + 1])) end
+    end
+    after = math.max(after, trimmed)
+    if after < last then answer[2] = redis.call('LRANGE', KEYS[2], after - trimmed, -1) end
   end
-  after = math.max(after, trimmed)
-  local sizes, heads = joined(KEYS[4], after, last - 1)
-  local lengths, turns = joined(KEYS[5], after - trimmed, last - 1 - trimmed)
-  answer = {row, after + 1, sizes, heads, lengths, turns}
 end
-if KEYS[6] then
-  local time = redis.call('TIME')
-  answer[7] = string.format('1%011.0f%06.0f', tonumber(time[1]), tonumber(time[2]))
-  answer[8] = redis.call('HGET', KEYS[6], ARGV[3])
-  answer[9] = answer[8] and redis.call('HGET', KEYS[7], ARGV[3])
+if KEYS[3] then
+  answer[3] = redis.call('HGET', KEYS[3], ARGV[3])
+  answer[4] = redis.call('HGET', KEYS[4], ARGV[3])
 end
 return answer
