@@ -15,6 +15,7 @@ from memory_async.storage.protocol import Storage  # noqa: E402
 from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
 from memory_async.testing.runs import RunConformance  # noqa: E402
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade  # noqa: E402
 
 DAMAGE = {
     "turn": """
@@ -84,6 +85,12 @@ class TestRunsOnPostgres(RunConformance):
             return PostgresStorage(server.url(), namespace=namespace)
 
         return make
+
+
+class TestPostgresThroughTheFacade(ThroughTheFacade, TestPostgres): ...
+
+
+class TestRunsOnPostgresThroughTheFacade(RunsThroughTheFacade, TestRunsOnPostgres): ...
 
 
 async def test_the_views_of_the_readme_read_well(server: Postgres) -> None:
