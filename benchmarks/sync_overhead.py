@@ -1,9 +1,9 @@
-"""What a call through the sync facade costs, beside a bare call through anyio's portal, in one run.
+"""What the sync facade adds to a call: its guard beside a bare portal call, in one run.
 
     python benchmarks/sync_overhead.py [--markdown]
 
 Both call an empty coroutine function in an event loop of another thread, in small blocks that take
-turns. Exits with 1 when ours costs more than the limit.
+turns. Exits with 1 when the guard costs more than the limit.
 """
 
 from __future__ import annotations
