@@ -103,12 +103,13 @@ class RunBlock(Generic[ProfileT]):
 
     def __enter__(self) -> Run[ProfileT]:
         try:
-            return Run(self._portal.call(self._block.begin), self._portal)
+            run = Run(self._portal.call(self._block.begin), self._portal)
         except Exception:
             raise
         except BaseException as error:  # interrupted, maybe on the way back: do not keep the lease
-            self._close(error)
+            self.__exit__(type(error), error, error.__traceback__)
             raise
+        return run
 
     def __exit__(
         self,
@@ -116,14 +117,11 @@ class RunBlock(Generic[ProfileT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        return self._close(exc)
-
-    def _close(self, error: BaseException | None) -> bool:
         # The exception is told to the loop, never raised there: a BaseException would stop it.
         interrupt: BaseException | None = None
         for _ in range(PATIENCE):
             try:
-                swallowed = self._portal.call(self._block.close, error)
+                swallowed = self._portal.call(self._block.close, exc)
             except Exception:
                 raise
             except BaseException as again:  # noqa: BLE001 - raised below, when the end is stored

@@ -14,6 +14,7 @@ from memory_async.storage.json.files import safe_name
 from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage, StorageConformance
 from memory_async.testing.runs import RunConformance
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
 
 FOLDERS = {"session": "sessions", "user": "profiles", "knowledge": "documents"}
 
@@ -55,3 +56,9 @@ class TestRunsOnJSON(RunConformance):
             return JSONStorage(tmp_path / "memory", namespace=namespace)
 
         return make
+
+
+class TestJSONThroughTheFacade(ThroughTheFacade, TestJSON): ...
+
+
+class TestRunsOnJSONThroughTheFacade(RunsThroughTheFacade, TestRunsOnJSON): ...

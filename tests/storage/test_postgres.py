@@ -19,6 +19,7 @@ from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
 from memory_async.testing.material import append, texts  # noqa: E402
 from memory_async.testing.runs import RunConformance  # noqa: E402
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade  # noqa: E402
 
 README = Path(__file__).parents[2] / "README.md"
 DAMAGE = {
@@ -94,6 +95,12 @@ class TestRunsOnPostgres(RunConformance):
             return PostgresStorage(server.url(), namespace=namespace)
 
         return make
+
+
+class TestPostgresThroughTheFacade(ThroughTheFacade, TestPostgres): ...
+
+
+class TestRunsOnPostgresThroughTheFacade(RunsThroughTheFacade, TestRunsOnPostgres): ...
 
 
 async def test_the_views_of_the_readme_read_well(server: Postgres) -> None:

@@ -19,6 +19,7 @@ from memory_async.testing import MakeStorage, StorageConformance
 from memory_async.testing.runs import RunConformance
 from memory_async.testing.suite import Suite
 from tests.servers.redis import shared, shared_cluster
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
 
 
 def damage(client: redis.Redis, storage: Storage, key: Key) -> None:
@@ -81,3 +82,9 @@ class TestRedisCluster(OnCluster, StorageConformance):
             with node.client() as client, suppress(redis.exceptions.MovedError):
                 return damage(client, storage, key)
         raise AssertionError("no node holds it")
+
+
+class TestRedisThroughTheFacade(ThroughTheFacade, TestRedis): ...
+
+
+class TestRunsOnRedisThroughTheFacade(RunsThroughTheFacade, TestRunsOnRedis): ...

@@ -1,4 +1,4 @@
-"""The conformance suite through the facade: in memory and on SQLite, with ``with`` and bare."""
+"""The suites through the facade, on what needs no server; the others are beside their drivers'."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import ClassVar
 
 import pytest
 
-from memory_async import InMemoryStorage, Key, SqliteStorage, Storage, sync
+from memory_async import Key, SqliteStorage, Storage, sync
 from memory_async.testing import MakeStorage, StorageConformance
+from tests.runs import test_conformance as runs
 from tests.storage import test_in_memory, test_sqlite
-from tests.sync.threaded import Threaded
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
 
 
 @pytest.fixture(scope="class")
@@ -24,36 +25,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-class ThroughTheFacade(StorageConformance):
-    one_loop = False
-    within: ClassVar[bool]
-
-
-class InMemory(ThroughTheFacade):
-    shared = False
-
-    @pytest.fixture
-    def storages(self) -> MakeStorage:
-        def make(namespace: str = "default") -> Storage:
-            driver = InMemoryStorage(namespace=namespace)
-            return Threaded(sync.Storage(driver), within=self.within)
-
-        return make
-
-    async def damage(self, storage: Storage, key: Key) -> None:
-        assert isinstance(storage, Threaded)
-        native = test_in_memory.TestInMemoryStorage()
-        await native.damage(storage.storage._driver, key)
-
-
-class Sqlite(ThroughTheFacade):
+class OnSqlite(StorageConformance):
     @pytest.fixture
     def storages(self, file: Path) -> MakeStorage:
         self.file = file
 
         def make(namespace: str = "default") -> Storage:
-            driver = SqliteStorage(file, namespace=namespace, durability="normal")
-            return Threaded(sync.Storage(driver), within=self.within)
+            return SqliteStorage(file, namespace=namespace, durability="normal")
 
         return make
 
@@ -63,17 +41,18 @@ class Sqlite(ThroughTheFacade):
             db.commit()
 
 
-class TestInMemoryBare(InMemory):
-    within = False
+class TestSqliteBare(ThroughTheFacade, OnSqlite):
+    within: ClassVar[bool | None] = False
 
 
-class TestInMemoryWith(InMemory):
-    within = True
+class TestSqliteWith(ThroughTheFacade, OnSqlite):
+    within: ClassVar[bool | None] = True
 
 
-class TestSqliteBare(Sqlite):
-    within = False
+class TestInMemory(ThroughTheFacade, test_in_memory.TestInMemoryStorage): ...
 
 
-class TestSqliteWith(Sqlite):
-    within = True
+class TestRunsOnSqlite(RunsThroughTheFacade, runs.TestRunsOnSqlite): ...
+
+
+class TestRunsInMemory(RunsThroughTheFacade, runs.TestRunsInMemory): ...

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -243,3 +244,20 @@ class TestFromItsOwnLoop:
             memory.load(max_tokens=100)
         assert memory.save(says("Hi")) is not None
         memory.close()
+
+
+def test_a_call_knows_the_context_of_its_caller() -> None:
+    caller: ContextVar[str] = ContextVar("caller")
+    heard = []
+
+    async def model(messages: list[dict[str, Any]], *, schema: dict[str, Any] | None = None) -> str:
+        heard.append(caller.get())
+        return "a summary"
+
+    caller.set("the first")
+    with sync.Memory("memory://", "s", summary_memory=True, model=model) as memory:
+        memory.save(says("Hi"))
+        memory.drain()
+        caller.set("the second")
+        memory.save(says("Hi again"))
+    assert heard == ["the first", "the second"]

@@ -1,4 +1,4 @@
-"""The sync facade, dressed as the async API: every call goes to a thread."""
+"""`sync.Memory` and what belongs to it, dressed as the async API: every call goes to a thread."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ from typing import Any
 from memory_async import StorageUnavailableError, sync
 from memory_async.shield import to_the_end
 from memory_async.testing.around import Around
-
-
-class InThread(Around):
-    """A `sync.Storage` as a storage."""
-
-    def __init__(self, storage: sync.Storage) -> None:
-        super().__init__(storage)  # type: ignore[arg-type]
-
-    async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return await asyncio.to_thread(getattr(self.storage, name), *args, **kwargs)
-
-    async def open(self) -> None:
-        await self.call("open")
-
-    async def close(self) -> None:
-        await self.call("close")
 
 
 class _Dressed:

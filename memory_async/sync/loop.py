@@ -1,0 +1,273 @@
+"""`Loop`: an event loop in a thread of its own, entered through anyio's portal. `Call`: work done
+there while a plain caller waits.
+
+Ctrl-C is raised in the main thread between any two of its instructions. So what that thread shares
+with the loop's are queues, sets and dicts, each call of which happens or does not, and what it does
+may be done twice. A `threading.Event`, a `Thread.start` and a `concurrent.futures.Future` (and so
+anyio's portal) are locked in Python: interrupted there they stay locked, and the loop's thread
+would wait for them for ever. That is why a third thread, the porter, hands the calls to the portal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import threading
+from _thread import start_new_thread
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from anyio.from_thread import BlockingPortal
+
+from memory_async.errors import StorageUnavailableError
+
+__all__ = ["GRACE", "Call", "Loop"]
+
+logger = logging.getLogger("memory_async.sync")
+
+T = TypeVar("T")
+
+GRACE = 1.0  # seconds: for calls under way when their loop ends
+
+# Imported by anyio when the first loop begins, in its thread: a child forked in the middle of that
+# could never import it.
+importlib.import_module("anyio._backends._asyncio")
+
+
+class Call(Generic[T]):
+    """``await work()`` in a loop, in the context of who asks for it, and its result or exception
+    for the one thread that waits."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._work = work
+        self.context = copy_context()
+        self._answer: SimpleQueue[Callable[[], T]] = SimpleQueue()
+        self._task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    def result(self) -> T:
+        """Wait for it. `StorageUnavailableError` when the loop has ended before the work."""
+        return self._answer.get()()
+
+    async def run(self) -> None:
+        self._task = asyncio.current_task()
+        try:
+            if self._given_up:
+                return
+            result = await self._work()
+        except asyncio.CancelledError:
+            self.refuse()  # and not raised: the portal would end with it
+        except BaseException as error:  # noqa: BLE001 - raised in the caller, to stop no loop
+            self._answer.put(_Raise(error))
+        else:
+            self._answer.put(lambda: result)
+        finally:
+            self._task = None
+
+    def refuse(self) -> None:
+        self._answer.put(_Raise(StorageUnavailableError("closed meanwhile: make a new one")))
+
+    def give_up(self, loop: Loop) -> None:
+        """Nobody waits any more: cancel what has begun, let nothing begin."""
+        self._given_up = True
+        if (task := self._task) is not None:
+            loop.cancel(task)
+
+
+class _Raise:
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self) -> Any:
+        try:
+            raise self._error
+        finally:
+            del self._error  # whose traceback leads to this frame
+
+
+class Moment:
+    """A `threading.Event`, set once, that whoever waits for it may leave at any time."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._waiting: deque[SimpleQueue[None]] = deque()
+
+    def set(self) -> None:
+        self.is_set = True
+        while self._waiting:
+            self._waiting.popleft().put(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.is_set:
+            told: SimpleQueue[None] = SimpleQueue()
+            self._waiting.append(told)
+            if not self.is_set:
+                with suppress(Empty):
+                    told.get(timeout=timeout)
+        return self.is_set
+
+
+class Loop:
+    """An event loop in a daemon thread, from `begin` to `stop`.
+
+    All but `stop` may be called from any thread, and again when it was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.ident: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failed: BaseException | None = None
+        self._fate: dict[str, object] = {}  # "thread": the one that serves, or why there is none
+        self._known = Moment()  # the loop runs, or has failed to
+        self._ended = Moment()
+        self._calls: set[Call[Any]] = set()  # that have no answer yet
+        self._inbox: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def runs(self) -> bool:
+        return self._loop is not None
+
+    def begin(self) -> None:
+        """Start the thread, and wait until its loop runs."""
+        if self._loop is None and self._failed is None:
+            start_new_thread(self._start, ())
+            self._known.wait()
+        if self._failed is not None:
+            raise self._failed
+
+    def begun(self) -> bool:
+        """Whether it runs, after all, when `begin` was interrupted. If not it never will."""
+        if self._fate.setdefault("thread", None) is not None:
+            self._known.wait()
+        return self.runs
+
+    def submit(self, call: Call[Any]) -> None:
+        """Have the call run; it gets an answer in any case. `StorageUnavailableError` when there is
+        no loop any more."""
+        self._calls.add(call)
+        if self._ended.is_set:  # nobody is left to refuse it
+            self._calls.discard(call)
+            raise StorageUnavailableError("closed meanwhile: make a new one")
+        self._inbox.put(call)
+
+    def cancel(self, task: asyncio.Task[Any]) -> None:
+        """Have the task cancelled in the loop, if that still runs."""
+        assert self._loop is not None  # noqa: S101 - it has begun
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(task.cancel)
+
+    def stop(self) -> None:
+        """In the loop: take no more calls, and end after those under way."""
+        self._stopping.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until the thread has ended, or for ``timeout`` seconds."""
+        thread = self._fate["thread"]
+        if self._ended.wait(timeout) and isinstance(thread, threading.Thread):
+            thread.join()
+
+    # --- in the thread ---
+
+    def _start(self) -> None:
+        # Thread.start() waits for an Event, so it is called in a thread that Ctrl-C never reaches.
+        try:
+            threading.Thread(target=self._serve, name="memory_async", daemon=True).start()
+        except RuntimeError as error:  # no more threads: the interpreter ends
+            if self._fate.setdefault("thread", error) is error:
+                self._failed = error
+                self._known.set()
+
+    def _serve(self) -> None:
+        thread = threading.current_thread()
+        if self._fate.setdefault("thread", thread) is not thread:
+            return  # another serves, or nobody wants it any more
+        self.ident, served = thread.ident, False
+        try:
+            with asyncio.Runner() as runner:
+                loop = runner.get_loop()
+                loop.set_default_executor(_Executor(thread_name_prefix="memory_async"))
+                serving = loop.create_task(self._until_stopped(loop))
+                while not serving.done():
+                    try:
+                        loop.run_until_complete(serving)
+                    except (SystemExit, KeyboardInterrupt) as error:
+                        # Raised by a job (a model, a callback): no reason to end for all others.
+                        logger.warning("a background job raised %r", error)
+                served = True
+        except BaseException as error:
+            if self._loop is None:
+                self._failed = error
+            elif served:  # at exit no thread can be started, to wait for others
+                logger.debug("ending the event loop: %r", error)
+            else:
+                raise
+        finally:
+            self._known.set()
+            self._ended.set()  # before the last look: see submit()
+            while self._calls:
+                with suppress(KeyError):
+                    self._calls.pop().refuse()
+
+    async def _until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        async with BlockingPortal() as portal:
+            left = asyncio.Event()
+            porter = threading.Thread(
+                target=self._carry,
+                args=(portal, loop, left),
+                name="memory_async porter",
+                daemon=True,
+            )
+            porter.start()
+            self._loop = loop
+            self._known.set()
+            await self._stopping.wait()
+            self._inbox.put(None)
+            await left.wait()  # who is just handing over a call waits for the loop
+            if self._tasks:
+                # A call that waits for a model, say, would keep whoever closes waiting as well.
+                _, late = await asyncio.wait(self._tasks, timeout=GRACE)
+                for task in late:
+                    task.cancel()
+            await portal.stop()
+
+    def _carry(
+        self, portal: BlockingPortal, loop: asyncio.AbstractEventLoop, left: asyncio.Event
+    ) -> None:
+        """In the porter's thread: hand every call to the portal, until the loop is to end."""
+        while (call := self._inbox.get()) is not None:
+            call.context.run(portal.start_task_soon, self._answer, call)
+        loop.call_soon_threadsafe(left.set)
+
+    async def _answer(self, call: Call[Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the portal has made it
+        self._tasks.add(task)
+        try:
+            await call.run()
+        finally:
+            self._tasks.discard(task)
+            self._calls.discard(call)
+
+
+class _Executor(ThreadPoolExecutor):
+    """At exit no thread can be started: what asks for one then (looking up the address of a model's
+    host, for the jobs that are waited for) is done in the loop."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            future: Future[T] = Future()
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - handed on
+                future.set_exception(error)
+            return future

@@ -1,0 +1,89 @@
+"""A server that opens its facade, forks its workers and has them answer requests on one socket."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
+
+import pytest
+
+from tests.llm import ScriptedLLM
+from tests.sync import child
+
+Said = Callable[..., list[str]]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+
+WORKERS = 3
+SERVER = """
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+memory = sync.Memory(
+    url, "s", full_session_memory=True, summary_memory=True, model="openai/scripted"
+)
+memory.save(says("parent"))
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        session, text = self.path.strip("/").split("/")
+        turn = memory.bind(session_id=session).save(says(text))
+        answer = json.dumps([os.getpid(), turn.seq]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+def worker():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        with server, memory:
+            server.serve_forever(poll_interval=60)
+    except SystemExit:
+        pass
+
+with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    workers = [fork(worker) for _ in range(int(sys.argv[2]))]
+    tell(server.server_port)
+memory.save(says("parent again"))
+hear()
+for pid in workers:
+    os.kill(pid, signal.SIGTERM)
+tell(wait(*workers))
+"""
+
+
+def test_every_worker_answers_and_every_turn_is_there(
+    url: str, said: Said, llm: ScriptedLLM
+) -> None:
+    answers: dict[str, list[tuple[int, str]]] = {}
+    pids: set[int] = set()
+
+    def ask(session: str) -> None:
+        """One request after another, until every worker has answered and ten more have come."""
+        mine, rest = answers.setdefault(session, []), 10
+        while rest:
+            rest -= len(pids) == WORKERS
+            text = f"{session}-{len(mine)}"
+            with urlopen(f"http://127.0.0.1:{port}/{session}/{text}", b"", timeout=60) as response:
+                pid, seq = json.load(response)
+            pids.add(pid)
+            mine.append((seq, text))
+
+    sessions = [f"s{number}" for number in range(6)]
+    with child.started(SERVER, url, WORKERS) as parent:
+        port = int(parent.hear())
+        with ThreadPoolExecutor(len(sessions)) as threads:
+            list(threads.map(ask, sessions))
+        parent.tell()
+        assert parent.end() == [str([0] * WORKERS)]
+    assert said() == ["parent", "parent again"]
+    for session in sessions:
+        assert [seq for seq, _ in answers[session]] == list(range(1, len(answers[session]) + 1))
+        assert said(session) == [text for _, text in answers[session]]
