@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,8 @@ class Steps:
     """Each change of a file is a step; the one counted out fails before, within or after it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left, self.when, self.error = 0, "", Crash
+        self.left, self.when = 0, ""
+        self.error: type[BaseException] = Crash
         self._patch = monkeypatch
         for module, names in (
             (log, ("append_line", "write_whole")),
@@ -199,7 +200,7 @@ class Steps:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
 
 
