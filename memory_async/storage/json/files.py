@@ -6,7 +6,15 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["append_line", "make_folder", "read_text", "remove", "safe_name", "sync_folder", "write_whole"]
+__all__ = [
+    "append_line",
+    "make_folder",
+    "read_text",
+    "remove",
+    "safe_name",
+    "sync_folder",
+    "write_whole",
+]
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _RESERVED = frozenset({"con", "prn", "aux", "nul"}) | {
