@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
+import time
 from contextlib import suppress
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Protocol
 from weakref import WeakSet
 
 __all__ = ["Forkable", "Whole", "keep", "watch"]
 
 logger = logging.getLogger("memory_async")
+
+IMPORT_SECONDS = 1.0  # a fork waits for imports: bounded, for the one that forks may be importing
 
 _inherited: list[object] = []
 _making = threading.Lock()
@@ -74,6 +78,20 @@ def _before_fork() -> None:
     for each in list(_wholes):
         each._lock.acquire()
         _held.append(each._lock)
+    # A module that another thread has half imported could never be imported in the child.
+    until = time.monotonic() + IMPORT_SECONDS
+    while threading.active_count() > 1 and _importing() and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def _importing() -> bool:
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType):
+            # Not as an attribute: that would import a lazy one.
+            spec = object.__getattribute__(module, "__dict__").get("__spec__")
+            if getattr(spec, "_initializing", False):
+                return True
+    return False
 
 
 def _after_fork_in_parent() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -218,6 +221,34 @@ class TestThreads:
         assert child.run(child.script(MEMORY, script), url) == []
         assert len(said()) == 20
         assert {text for name in "abcd" for text in said(name)} <= {"Hi"}
+
+
+def test_a_write_that_waits_for_another_process(path: Path, url: str, said: Said) -> None:
+    """Nothing is heard of it: its worker does not outlive the loop it answers to."""
+    script = """
+        def work():
+            try:
+                memory.save(says("late"))
+            except StorageUnavailableError:
+                pass
+
+        memory.save(says("Hi"))
+        tell("saved")
+        hear()
+        threading.Thread(target=work, daemon=True).start()
+        while not memory._portal._loop._calls:
+            pass
+    """
+    with (
+        child.started(child.script(MEMORY, HURRY, script), url) as one,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        assert one.hear() == "saved"
+        other.execute("BEGIN IMMEDIATE")
+        one.tell()
+        assert one.end() == []
+        other.execute("ROLLBACK")
+    assert said() == ["Hi"]
 
 
 class TestWith:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,35 @@ def test_a_fork_in_the_middle_of_a_batch_in_memory(url: str) -> None:
         tell(len(storage.history("s")))
     """
     assert child.run(script, url) == ["{'n': 1}", "[0]", "2"]
+
+
+def test_a_fork_in_the_middle_of_an_import(url: str, tmp_path: Path) -> None:
+    """It waits for the end: what is half imported could never be imported in the child."""
+    (tmp_path / "slow.py").write_text("import __main__; __main__.wait_here()\n")
+    script = """
+        from memory_async import forked
+
+        def wait_here():
+            importing.set()
+            go_on.wait()
+
+        def let_go():
+            while not forked._making.locked():  # until the fork waits
+                pass
+            go_on.set()
+
+        def work():
+            import slow
+            tell("imported")
+
+        sys.path.append(sys.argv[2])
+        importing, go_on = threading.Event(), threading.Event()
+        threading.Thread(target=__import__, args=("slow",)).start()
+        importing.wait()
+        threading.Thread(target=let_go).start()
+        tell(wait(fork(work)))
+    """
+    assert child.run(script, url, tmp_path) == ["imported", "[0]"]
 
 
 def test_a_fork_in_the_middle_of_opening(url: str) -> None:

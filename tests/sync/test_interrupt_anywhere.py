@@ -182,9 +182,9 @@ def test_a_run(place: str) -> None:
 
 
 def test_real_signals_while_it_begins(place: str) -> None:
-    """From a timer, spread over the time it takes."""
+    """From a timer, at some time while it begins."""
     script = """
-        import faulthandler, gc, time
+        import faulthandler, gc, random
         faulthandler.dump_traceback_later(50, exit=True)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
 
@@ -203,14 +203,11 @@ def test_real_signals_while_it_begins(place: str) -> None:
             return 0
 
         gc.disable()  # what is collected must not be interrupted
-        number, interrupted, took = 0, 0, 0.0
-        while interrupted < 50:  # however busy the machine is
-            number += 1
-            start = time.perf_counter()
-            if begin(took * (number % 100) / 100 or 50):
-                interrupted += 1
-            else:
-                took = time.perf_counter() - start
+        dice, limit, interrupted = random.Random(1), 0.005, 0
+        for _ in range(100):
+            hit = begin(dice.uniform(1e-6, limit))
+            limit *= 1.1 if hit else 0.9  # as long as it takes on this machine, now
+            interrupted += hit
             if memory is not None:
                 memory.save(says("Still here"))
                 assert said(memory)[-1] == "Still here"
@@ -218,4 +215,4 @@ def test_real_signals_while_it_begins(place: str) -> None:
         tell(interrupted)
     """
     [interrupted] = child.run(child.script(WARM, script), place)
-    assert int(interrupted) == 50
+    assert int(interrupted) > 10

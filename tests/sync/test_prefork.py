@@ -19,9 +19,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 
 WORKERS = 3
 SERVER = """
-import json
+import json, multiprocessing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+meeting = multiprocessing.get_context("fork").Barrier(int(sys.argv[2]))
 memory = sync.Memory(
     url, "s", full_session_memory=True, summary_memory=True, model="openai/scripted"
 )
@@ -30,6 +31,8 @@ memory.save(says("parent"))
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         session, text = self.path.strip("/").split("/")
+        if session == "meeting":  # each of them holds one worker until all are there
+            meeting.wait()
         turn = memory.bind(session_id=session).save(says(text))
         answer = json.dumps([os.getpid(), turn.seq]).encode()
         self.send_response(200)
@@ -62,28 +65,25 @@ tell(wait(*workers))
 def test_every_worker_answers_and_every_turn_is_there(
     url: str, said: Said, llm: ScriptedLLM
 ) -> None:
-    answers: dict[str, list[tuple[int, str]]] = {}
-    pids: set[int] = set()
+    def ask(session: str, text: str) -> tuple[int, int]:
+        with urlopen(f"http://127.0.0.1:{port}/{session}/{text}", b"") as response:
+            pid, seq = json.load(response)
+        return pid, seq
 
-    def ask(session: str) -> None:
-        """One request after another, until every worker has answered and ten more have come."""
-        mine, rest = answers.setdefault(session, []), 10
-        while rest:
-            rest -= len(pids) == WORKERS
-            text = f"{session}-{len(mine)}"
-            with urlopen(f"http://127.0.0.1:{port}/{session}/{text}", b"", timeout=60) as response:
-                pid, seq = json.load(response)
-            pids.add(pid)
-            mine.append((seq, text))
+    def talk(session: str) -> None:
+        for number in range(1, 11):
+            assert ask(session, str(number))[1] == number
 
     sessions = [f"s{number}" for number in range(6)]
-    with child.started(SERVER, url, WORKERS) as parent:
+    with child.started(SERVER, url, WORKERS) as parent, ThreadPoolExecutor(6) as threads:
         port = int(parent.hear())
-        with ThreadPoolExecutor(len(sessions)) as threads:
-            list(threads.map(ask, sessions))
+        pids = {pid for pid, _ in threads.map(ask, ["meeting"] * WORKERS, "abc")}
+        assert len(pids) == WORKERS
+        assert parent.pid not in pids
+        list(threads.map(talk, sessions))
         parent.tell()
         assert parent.end() == [str([0] * WORKERS)]
     assert said() == ["parent", "parent again"]
+    assert sorted(said("meeting")) == ["a", "b", "c"]
     for session in sessions:
-        assert [seq for seq, _ in answers[session]] == list(range(1, len(answers[session]) + 1))
-        assert said(session) == [text for _, text in answers[session]]
+        assert said(session) == [str(number) for number in range(1, 11)]

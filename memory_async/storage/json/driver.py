@@ -23,7 +23,7 @@ from memory_async.keys import Key, Partition, Space
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.engine import scan, start_of_view
-from memory_async.storage.json.files import safe_name, write_whole
+from memory_async.storage.json.files import make_folder, safe_name, write_whole
 from memory_async.storage.url import file_path
 
 try:
@@ -98,7 +98,7 @@ class JSONStorage(Driver):
 
     def _prepare(self) -> None:
         about = self._root / "memory_async.json"
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_folder(self._root)
         with FileLock(self._root / ".lock", timeout=self._lock_timeout):
             if not about.exists():
                 write_whole(about, json.dumps({"format": FORMAT}) + "\n")

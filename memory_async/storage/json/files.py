@@ -6,7 +6,15 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["append_line", "read_text", "remove", "safe_name", "write_whole"]
+__all__ = [
+    "append_line",
+    "make_folder",
+    "read_text",
+    "remove",
+    "safe_name",
+    "sync_folder",
+    "write_whole",
+]
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _RESERVED = frozenset({"con", "prn", "aux", "nul"}) | {
@@ -28,7 +36,7 @@ def safe_name(id: str) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Replace the file durably: after a crash it holds the old text or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     fresh = path.with_name(path.name + ".new")
     with fresh.open("wb") as file:
         file.write(text.encode())
@@ -40,7 +48,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def append_line(path: Path, line: str, at: int) -> int:
     """Add a line durably at the offset ``at``, over whatever torn rest is there; the new end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     data = line.encode() + b"\n"
     is_new = not path.exists()
     with path.open("r+b" if not is_new else "w+b") as file:
@@ -70,6 +78,15 @@ def remove(path: Path) -> bool:
         return False
     sync_folder(path.parent)
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it durably: a file in it is lost with a name above it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -32,10 +32,11 @@ class Log:
         self._turns = folder / "turns.jsonl"
         self._fresh = folder / "turns.jsonl.compact"
         self._session = folder / "session.json"
-        self._seen: tuple[int, int, int] | None = None
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Know nothing but what the files say."""
+        self._seen: tuple[int, int, int] | None = None
         self.header: SessionRow | None = None
         self._end = 0  # of the log, as far as it is in `header`
         self._absorbed = 0  # of the log, as far as it is in session.json
@@ -49,11 +50,11 @@ class Log:
         """Read what other processes, or a crash, have left; the writes to redo besides the log."""
         seen = _signature(self._session)
         if seen != self._seen or seen is None:
-            self._seen = seen
-            self._forget()
+            self.forget()
             text = read_text(self._session)
             if text is not None:
                 self._load(text)
+            self._seen = seen
         if _size(self._turns) <= self._end:
             return []
         redo: list[Any] = []

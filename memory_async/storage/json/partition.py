@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from memory_async.codec import RecordRow, SessionRow
+from memory_async.errors import MemoryAsyncError
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import (
     AdvanceOp,
@@ -30,7 +31,13 @@ from memory_async.storage.batch import (
 )
 from memory_async.storage.driver import Applied
 from memory_async.storage.engine import appended, is_expired, trimmed
-from memory_async.storage.json.files import read_text, remove, safe_name, write_whole
+from memory_async.storage.json.files import (
+    read_text,
+    remove,
+    safe_name,
+    sync_folder,
+    write_whole,
+)
 from memory_async.storage.json.log import Log
 from memory_async.storage.json.rows import dump_header, dump_record, load_header, load_record
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
@@ -54,13 +61,19 @@ class PartitionFiles:
     @contextmanager
     def locked(self) -> Iterator[None]:
         with self._mine, self._others.acquire(poll_interval=0.005):
-            if (text := read_text(self._batch)) is not None:
-                self._redo(json.loads(text))
-                remove(self._batch)
-            if redo := self.log.refresh():
-                self._redo(redo)
-                self.log.absorb(at_once=True)
-            yield
+            try:
+                if redo := self.log.refresh():
+                    self._redo(redo)
+                    self.log.absorb(at_once=True)
+                if (text := read_text(self._batch)) is not None:
+                    self._redo(json.loads(text))
+                    remove(self._batch)
+                yield
+            except MemoryAsyncError:
+                raise
+            except BaseException:
+                self.log.forget()  # what is committed and not yet done is in the files
+                raise
 
     # --- writing ---
 
@@ -192,6 +205,7 @@ class PartitionFiles:
             return False
         gone = self._folder.with_name(f".{uuid.uuid4().hex}")
         self._folder.rename(gone)
+        sync_folder(gone.parent)
         shutil.rmtree(gone, ignore_errors=True)
         self.log = Log(self._folder)
         return True
