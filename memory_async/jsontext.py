@@ -15,44 +15,58 @@ __all__ = ["MAX_DEPTH", "dump_json", "load_json"]
 MAX_DEPTH = 200
 
 
-def _check(value: Any, path: list[str], depth: int) -> None:
-    """Raise unless ``value`` is JSON that reads back equal; ``path`` then says where it is not."""
+class _UnfitError(Exception):
+    """What is wrong with a value; ``path`` is where, its end first."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.path: list[str] = []
+
+
+def _check(value: Any, depth: int) -> None:
+    """Raise `_UnfitError` unless ``value`` is JSON that reads back equal."""
     if isinstance(value, (str, int)) or value is None:
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise PayloadError(f"is {value}, which JSON cannot hold: store None or a string")
+            raise _UnfitError(f"is {value}, which JSON cannot hold: store None or a string")
     elif isinstance(value, (dict, list, tuple)):
         if depth == MAX_DEPTH:
-            raise PayloadError(f"is nested deeper than {MAX_DEPTH} levels")
+            raise _UnfitError(f"is nested deeper than {MAX_DEPTH} levels")
         if isinstance(value, dict):
             for key, each in value.items():
                 if not isinstance(key, str):
-                    raise PayloadError(f"has the key {key!r}; JSON keys are strings: use str()")
-                path.append(f".{key}")
-                _check(each, path, depth + 1)
-                path.pop()
+                    raise _UnfitError(f"has the key {key!r}; JSON keys are strings: use str()")
+                if type(each) is not str:
+                    _check_within(key, each, depth)
         else:
             for index, each in enumerate(value):
-                path.append(f"[{index}]")
-                _check(each, path, depth + 1)
-                path.pop()
+                if type(each) is not str:
+                    _check_within(index, each, depth)
     else:
-        raise PayloadError(
+        raise _UnfitError(
             f"is a {type(value).__name__}, which is not JSON: "
             "convert it first, e.g. with model_dump(mode='json'), isoformat() or str()"
         )
 
 
+def _check_within(place: str | int, value: Any, depth: int) -> None:
+    try:
+        _check(value, depth + 1)
+    except _UnfitError as error:
+        error.path.append(f".{place}" if isinstance(place, str) else f"[{place}]")
+        raise
+
+
 def dump_json(value: Any, what: str) -> str:
     """``value`` as compact JSON that reads back equal, or `PayloadError` naming the place."""
-    path = [what]
     try:
-        _check(value, path, 0)
-    except PayloadError as error:
-        raise PayloadError(f"{''.join(path)[:200]} {error}") from None
+        _check(value, 0)
+    except _UnfitError as error:
+        path = "".join((what, *reversed(error.path)))
+        raise PayloadError(f"{path[:200]} {error}") from None
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         text.encode()
     except UnicodeEncodeError:
         raise PayloadError(
@@ -62,6 +76,9 @@ def dump_json(value: Any, what: str) -> str:
     except ValueError as error:  # an int of more digits than Python converts
         raise PayloadError(f"{what}: {error}") from None
     return text
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
+from uuid import RFC_4122, UUID
 
 import pytest
 
 from memory_async import codec
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
-from memory_async.keys import Key, Partition, compound_id, from_micros, to_micros
+from memory_async.keys import Key, Partition, compound_id, from_micros, new_run_id, to_micros
 from memory_async.message import Message
 from memory_async.records import Checkpoint, Decision, Item, JobState, Requirement, Session, Turn
 
@@ -291,3 +293,14 @@ class TestIds:
         key = Key("item", Partition("session", "a/b"), "c'd")
         assert str(key) == """item "c'd" in session/a/b"""
         assert Partition.parse(str(key.partition)) == key.partition
+
+    def test_run_ids_are_unique_uuids_in_the_order_of_time(self) -> None:
+        made = []
+        for moment in range(1, 4):
+            with patch("time.time_ns", return_value=moment * 1_000_000):
+                made += [new_run_id() for _ in range(100)]
+        assert len(set(made)) == 300
+        assert [each[:13] for each in made] == sorted(each[:13] for each in made)
+        for each in map(UUID, made):
+            assert (each.version, each.variant) == (7, RFC_4122)
+        assert UUID(made[-1]).int >> 80 == 3

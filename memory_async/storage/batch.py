@@ -73,6 +73,16 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
     """Check and encode ``writes``; raises `PayloadError`, `ConfigurationError`, writes nothing."""
     if not writes:
         raise ConfigurationError("apply() needs at least one write")
+    partition = _partition(writes[0])
+    if len(writes) > 1:
+        _check_together(writes)
+    ops = tuple(_encode(write, max_payload_bytes) for write in writes)
+    append = next((op for op in ops if isinstance(op, AppendOp)), None)
+    turn = next((write.turn for write in writes if isinstance(write, Append)), None)
+    return Batch(partition, ops, append, turn)
+
+
+def _check_together(writes: tuple[Write, ...]) -> None:
     partitions = {_partition(write) for write in writes}
     if len(partitions) > 1:
         names = ", ".join(sorted(map(str, partitions)))
@@ -94,9 +104,6 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
         _drops(drop, put.record.key) for drop in drops for put in writes if isinstance(put, Put)
     ):
         raise ConfigurationError("a batch puts nothing that it drops: apply those writes apart")
-    ops = tuple(_encode(write, max_payload_bytes) for write in writes)
-    append = next((op for op in ops if isinstance(op, AppendOp)), None)
-    return Batch(partitions.pop(), ops, append, appends[0].turn if appends else None)
 
 
 def check_owner(session_id: str, owner: str | None, user_id: str | None) -> None:
