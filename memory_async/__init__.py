@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from memory_async.inbox import Inbox
     from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.keys import Cursor, Key, Partition
+    from memory_async.knowledge import Hit, KnowledgeBase
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -104,6 +105,10 @@ _MODULES = {
         "Key",
         "Partition",
     ),
+    "knowledge": (
+        "Hit",
+        "KnowledgeBase",
+    ),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),
@@ -174,6 +179,7 @@ __all__ = [
     "Drop",
     "DynamicProfile",
     "Expect",
+    "Hit",
     "InMemoryStorage",
     "Inbox",
     "Item",
@@ -183,6 +189,7 @@ __all__ = [
     "JobState",
     "Jobs",
     "Key",
+    "KnowledgeBase",
     "Lease",
     "LeaseLostError",
     "Match",

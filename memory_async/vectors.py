@@ -1,7 +1,7 @@
 """Embedding vectors: as bytes beside what they describe, and compared.
 
 Stored are unit vectors, so that the product of two is their cosine: the number of dimensions
-(uint32), then each vector's float32s, all little-endian. One `Item` may hold those of several texts.
+(uint32), then each vector's float32s, all little-endian. An `Item` may hold several of them.
 """
 
 from __future__ import annotations
