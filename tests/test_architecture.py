@@ -14,7 +14,7 @@ import memory_async
 
 # The lowest layer first: a module imports from its own line and from the lines above it.
 LAYERS = [
-    "codec errors forked jsontext keys message passages records shield vectors",
+    "codec errors forked jsontext keys message passages ranking records shield vectors words",
     "storage",
     "chat_completions context model profile render settings transcript usage",
     "analysis forget jobs knowledge learning summary",
