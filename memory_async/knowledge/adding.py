@@ -129,7 +129,11 @@ class Adding:
     # --- writing ---
 
     async def _write(self) -> Document:
-        passages = await asyncio.to_thread(split_passages, self._given.text, self._size)
+        text = self._given.text
+        if len(text) <= BATCH_CHARACTERS:
+            passages = split_passages(text, self._size)
+        else:
+            passages = await asyncio.to_thread(split_passages, text, self._size)
         self._generation = new_version()
         batches = list(_batches(passages))
         if self._embed is None and len(batches) == 1:

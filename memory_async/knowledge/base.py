@@ -19,6 +19,7 @@ from memory_async.records import Document, DocumentStatus
 from memory_async.storage.protocol import Delete, Drop, Storage
 from memory_async.storage.url import open_storage
 from memory_async.vectors import Embed, check_embed, embed_texts
+from memory_async.words import require_stemmer
 
 __all__ = ["KnowledgeBase", "OnProgress"]
 
@@ -51,6 +52,7 @@ class KnowledgeBase:
     ) -> None:
         self.knowledge_base_id = check_id("knowledge_base_id", knowledge_base_id)
         check_embed(embed)
+        require_stemmer()
         _check_number("passage_size", passage_size)
         if not 1 <= passage_size <= MOST_CHARACTERS:
             raise ConfigurationError(

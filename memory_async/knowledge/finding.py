@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -12,15 +13,20 @@ from typing import Any, NamedTuple
 from memory_async.errors import CorruptRecordError
 from memory_async.keys import Key, Partition
 from memory_async.knowledge.adding import VECTORS
-from memory_async.records import Chunk, Document, Item
+from memory_async.ranking import Passage, rank
+from memory_async.records import Chunk, Document, Item, Record, Turn
 from memory_async.storage.protocol import Storage, SupportsSearch
 from memory_async.vectors import Vector, cosine, unpack
 
 __all__ = ["MAX_CANDIDATES", "Hit", "Question", "documents", "fits", "search"]
 
+logger = logging.getLogger("memory_async")
+
 MAX_CANDIDATES = 10_000
 """Passages ranked here, newest first, where the engine has no full text: about 10 MB of text."""
 
+TRIES = 3
+CANDIDATES = 60  # that an engine's full text is asked for, to rank them here
 PAGE = 500
 CHUNK_PAGE = 2_000
 VECTOR_PAGE = 4  # Items, of a hundred vectors each
@@ -36,6 +42,11 @@ class Hit:
     document: Document
     index: int
 
+    @property
+    def source(self) -> str | None:
+        """What to call where it stands: the document's name, else its source."""
+        return self.document.name or self.document.source
+
 
 class Question(NamedTuple):
     """What is searched for; ``vector`` of the text, where there is a model for it."""
@@ -44,6 +55,13 @@ class Question(NamedTuple):
     vector: Vector | None
     limit: int
     metadata: Mapping[str, Any]
+
+
+class _Place(NamedTuple):
+    """A passage that may be a hit, by its chunk's id."""
+
+    id: str
+    score: float
 
 
 class _Found(NamedTuple):
@@ -71,116 +89,128 @@ async def documents(
 
 async def search(storage: Storage, partition: Partition, question: Question) -> list[Hit]:
     """The passages that fit best, best first; of documents as they are, each whole."""
-    found = _Found([], torn=True)
-    for _ in range(3):
-        # Found under one generation and looked up under the next, a passage would be missed.
-        if not found.torn:
-            break
+    for _ in range(TRIES):
         found = await _search(storage, partition, question)
+        if not found.torn:
+            return found.hits
+        # Found under one generation and looked up under the next, a passage was missed.
     return found.hits
 
 
 async def _search(storage: Storage, partition: Partition, question: Question) -> _Found:
-    depth = max(4 * question.limit, 50)
+    depth = max(4 * question.limit, CANDIDATES)
     while True:
-        ranked = await _ranked(storage, partition, question, depth)
-        found = await _look_up(storage, partition, question, ranked)
+        places = await _rank(storage, partition, question, depth)
+        found = await _look_up(storage, partition, question, places)
         # What is just being written, or has other metadata, may have taken all places.
-        if len(found.hits) == question.limit or len(ranked) < depth or depth >= MAX_CANDIDATES:
+        if len(found.hits) == question.limit or len(places) < depth or depth >= MAX_CANDIDATES:
             return found
         depth *= 8
 
 
-class _Place(NamedTuple):
-    """A passage that may be a hit, by its chunk's id."""
-
-    id: str
-    score: float
-
-
-async def _ranked(
+async def _rank(
     storage: Storage, partition: Partition, question: Question, depth: int
 ) -> list[_Place]:
-    """The best ``depth`` passages of any generation, best first."""
-    by_words = await _by_words(storage, partition, question.text, depth)
-    if question.vector is None:
-        return by_words
-    by_meaning = await _by_meaning(storage, partition, question.vector, depth)
-    return _fuse(by_words, by_meaning)[:depth]
+    """The best ``depth`` passages, of any generation, best first."""
+    texts = await _by_words(storage, partition, question.text, depth)
+    alike: dict[str, float] = {}
+    if question.vector is not None:
+        nearest, alike = await _by_meaning(storage, partition, question.vector, depth, texts)
+        texts |= await _texts(storage, partition, nearest - texts.keys())
+    # Passages of one document, in one generation, are neighbours.
+    passages = [Passage(text, place=_place_of(id)) for id, text in texts.items()]
+    ids = list(texts)
+    if len(texts) <= CANDIDATES:
+        ranked = rank(question.text, passages, depth)
+    else:  # ten thousand passages take a second
+        ranked = await asyncio.to_thread(rank, question.text, passages, depth)
+    places = [_Place(ids[index], score) for index, score in ranked]
+    if not alike:
+        return places
+    scores: dict[str, float] = {}
+    for order in ([p.id for p in places], sorted(alike, key=lambda id: -alike[id])):
+        for number, id in enumerate(order, 1):
+            scores[id] = scores.get(id, 0.0) + 1 / (60 + number)
+    return [_Place(id, scores[id]) for id in sorted(scores, key=lambda id: -scores[id])][:depth]
 
 
-async def _by_words(storage: Storage, partition: Partition, query: str, depth: int) -> list[_Place]:
+def _place_of(chunk_id: str) -> tuple[str, int]:
+    whole, _, index = chunk_id.rpartition("/")
+    return whole, int(index)
+
+
+async def _by_words(
+    storage: Storage, partition: Partition, query: str, depth: int
+) -> dict[str, str]:
+    """Texts, by their chunks' ids, among which are those that have words of the query."""
     if isinstance(storage, SupportsSearch):
         matches = await storage.search(query, kind="chunk", partition=partition, limit=depth)
-        return [_Place(each.key.id, each.score) for each in matches]
-    ids: list[str] = []
-    texts: list[str] = []
+        return {each.key.id: each.text for each in matches}
+    texts: dict[str, str] = {}
     before = None
-    while len(ids) < MAX_CANDIDATES:
+    while len(texts) < MAX_CANDIDATES:
         page = await storage.find("chunk", partition, before=before, limit=CHUNK_PAGE)
-        for chunk in page:
-            if isinstance(chunk, Chunk):
-                ids.append(chunk.key.id)
-                texts.append(chunk.text)
+        texts.update((chunk.key.id, chunk.text) for chunk in page if isinstance(chunk, Chunk))
         if len(page) < CHUNK_PAGE:
-            break
+            return texts
         before = page[-1].cursor
-    scores = _rank(query, texts)
-    places = [_Place(id, score) for id, score in zip(ids, scores, strict=True) if score > 0]
-    return heapq.nlargest(depth, places, key=lambda place: place.score)
+    logger.warning("%s has more passages than the %d searched", partition, MAX_CANDIDATES)
+    return texts
 
 
 async def _by_meaning(
-    storage: Storage, partition: Partition, vector: Vector, depth: int
-) -> list[_Place]:
-    """The passages whose vectors are nearest, of all there are, a few at a time."""
-    best: list[_Place] = []
+    storage: Storage, partition: Partition, vector: Vector, depth: int, ids: Collection[str]
+) -> tuple[set[str], dict[str, float]]:
+    """The ``depth`` passages whose vectors are nearest; how near these are, and those of ``ids``.
+    All vectors are compared, a few at a time."""
+    nearest: list[tuple[float, str]] = []
+    alike: dict[str, float] = {}
     before = None
     while page := await storage.find(
         "item", partition, tags=(VECTORS,), before=before, limit=VECTOR_PAGE
     ):
-        places = (place for item in page for place in _compared(item, vector))
-        best = heapq.nlargest(depth, [*best, *places], key=lambda place: place.score)
+        compared = [each for item in page for each in _compare(item, vector)]
+        alike.update((id, value) for value, id in compared if id in ids)
+        nearest = heapq.nlargest(depth, nearest + compared)
         before = page[-1].cursor
-    return best
+    alike.update((id, value) for value, id in nearest)
+    return {id for _, id in nearest}, alike
 
 
-def _compared(item: Any, vector: Vector) -> Iterable[_Place]:
-    if not isinstance(item, Item):
-        return
-    start, _, first = item.id.rpartition("/")
+def _compare(item: Record, vector: Vector) -> Iterator[tuple[float, str]]:
+    assert isinstance(item, Item)  # noqa: S101 - what was asked for
     try:
+        whole, first = _place_of(item.id)
         vectors = unpack(item.value)
-    except CorruptRecordError:
-        return  # an Item of somebody else's, under this tag
-    for index, each in enumerate(vectors, int(first)):
-        yield _Place(f"{start}/{index:08d}", cosine(vector, each))
+    except (CorruptRecordError, ValueError) as error:
+        logger.error("skipped %s: %s", item.key, error)  # noqa: TRY400 - like a corrupt row
+        return
+    for index, each in enumerate(vectors, first):
+        yield cosine(vector, each), f"{whole}/{index:08d}"
+
+
+async def _texts(storage: Storage, partition: Partition, ids: Iterable[str]) -> dict[str, str]:
+    chunks = await _get_all(storage, [Key("chunk", partition, id) for id in ids])
+    return {chunk.key.id: chunk.text for chunk in chunks if isinstance(chunk, Chunk)}
 
 
 async def _look_up(
-    storage: Storage, partition: Partition, question: Question, ranked: list[_Place]
+    storage: Storage, partition: Partition, question: Question, places: list[_Place]
 ) -> _Found:
-    """The first of ``ranked`` that are of a document as it is, and have the metadata asked for."""
+    """The first that are of a document as it is, and have the metadata asked for."""
     hits: list[Hit] = []
     torn = False
-    known: dict[str, Document | None] = {}
-    todo = iter(ranked)
-    while len(hits) < question.limit:
-        places = list(islice(todo, 2 * question.limit))
-        if not places:
-            break
-        keys = [Key("chunk", partition, place.id) for place in places]
-        found = await asyncio.gather(*map(storage.get, keys))
+    known: dict[str, Document] = {}
+    todo = iter(places)
+    while len(hits) < question.limit and (some := list(islice(todo, 2 * question.limit))):
+        found = await _get_all(storage, [Key("chunk", partition, each.id) for each in some])
         chunks = [chunk if isinstance(chunk, Chunk) else None for chunk in found]
-        ids = {chunk.document_id for chunk in chunks if chunk} - known.keys()
-        for id, document in zip(
-            ids,
-            await asyncio.gather(*(storage.get(Key("document", partition, id)) for id in ids)),
-            strict=True,
-        ):
-            known[id] = document if isinstance(document, Document) else None
-        for place, chunk in zip(places, chunks, strict=True):
-            document = known[chunk.document_id] if chunk else None
+        unknown = {chunk.document_id for chunk in chunks if chunk} - known.keys()
+        keys = [Key("document", partition, id) for id in unknown]
+        read = await _get_all(storage, keys)
+        known.update((each.document_id, each) for each in read if isinstance(each, Document))
+        for place, chunk in zip(some, chunks, strict=True):
+            document = known.get(chunk.document_id) if chunk else None
             if chunk is None or document is None:
                 torn = True  # deleted since
             elif chunk.generation != document.generation:
@@ -190,15 +220,5 @@ async def _look_up(
     return _Found(hits[: question.limit], torn)
 
 
-def _fuse(by_words: list[_Place], by_meaning: list[_Place]) -> list[_Place]:
-    scores: dict[str, float] = {}
-    for ranked in (by_words, by_meaning):
-        for rank, place in enumerate(ranked, 1):
-            scores[place.id] = scores.get(place.id, 0.0) + 1 / (60 + rank)
-    places = [_Place(id, score) for id, score in scores.items()]
-    return sorted(places, key=lambda place: place.score, reverse=True)
-
-
-def _rank(query: str, texts: list[str]) -> list[float]:
-    words = set(query.lower().split())
-    return [float(sum(text.lower().split().count(word) for word in words)) for text in texts]
+async def _get_all(storage: Storage, keys: list[Key]) -> list[Record | Turn | None]:
+    return await asyncio.gather(*map(storage.get, keys))

@@ -70,7 +70,9 @@ def _of_document(knowledge_base_id: str, document: Document, named: Named) -> Gi
             f"{knowledge_base_id!r}: leave its knowledge_base_id out"
         )
     own = Named(document.name, document.source, document.description, document.metadata or None)
-    said = {"type": document.type, "extra": document.extra}
+    said: dict[str, Any] = {"type": document.type}
+    if document.extra:
+        said["extra"] = document.extra
     if document.document_id:
         said["document_id"] = document.document_id
     return _given(knowledge_base_id, document.content, _first(named, own), said)
