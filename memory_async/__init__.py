@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UserProfile,
     )
     from memory_async.run import Run, RunPaused
+    from memory_async.search import Hit
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
     from memory_async.storage.postgres import PostgresStorage
@@ -134,6 +135,7 @@ _MODULES = {
         "Run",
         "RunPaused",
     ),
+    "search": ("Hit",),
     "storage.in_memory": ("InMemoryStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),

@@ -11,6 +11,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from memory_async.errors import ConfigurationError
@@ -20,6 +21,7 @@ __all__ = ["index_terms", "query_terms", "require_stemmer"]
 MAX_WORD = 64  # characters of a word that count
 MAX_QUERY = 64  # different words of a query that count
 
+_PLAIN_WORD = re.compile("[a-z0-9]+")
 # Letters and digits, and the signs that belong to a letter in the scripts of India and beyond.
 _WORD = re.compile(r"(?:[^\W_]|[\u0900-\u0eff\u0f71-\u0f84\u102b-\u109d\u17b4-\u17d3])+")
 _UNSPACED = re.compile(
@@ -36,7 +38,7 @@ _STOP_WORDS = frozenset(
     on once only or other our ours out over own re s same shall she should so some such t than that
     the their theirs them then there these they this those through to too under until up us ve very
     was we were what when where which while who whom whose why will with would you your yours
-    """.split()
+    """.split()  # noqa: SIM905 - a list would take a page
 )
 
 _stemmers = threading.local()  # a stemmer serves one thread at a time
@@ -44,6 +46,8 @@ _stemmers = threading.local()  # a stemmer serves one thread at a time
 
 def index_terms(text: str) -> list[str]:
     """Everything ``text`` can be found by, in order, as often as it is there."""
+    if text.isascii():
+        return list(map(_stem, _PLAIN_WORD.findall(text.lower())))
     return [term for word in _words(text) for term in _index_parts(word)]
 
 
@@ -61,8 +65,6 @@ def require_stemmer() -> None:
 
 
 def _words(text: str) -> list[str]:
-    if text.isascii():
-        return _WORD.findall(text.lower())
     plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.casefold()))
     return _WORD.findall(unicodedata.normalize("NFC", plain))
 
@@ -88,7 +90,7 @@ def _query_parts(word: str) -> Iterator[str]:
 
 
 def _pairs(text: str) -> Iterator[str]:
-    return (first + second for first, second in zip(text, text[1:], strict=False))
+    return map("".join, pairwise(text))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -103,7 +105,7 @@ def _stemmer() -> Any:
     except AttributeError:
         pass
     try:
-        from Stemmer import Stemmer
+        from Stemmer import Stemmer  # type: ignore[import-not-found]
     except ImportError as error:  # pragma: no cover - shown by the session without extras
         raise ConfigurationError(
             'search needs PyStemmer: pip install "memory-async[search]"'
