@@ -21,7 +21,7 @@ __all__ = ["Hit", "search_turns"]
 CANDIDATES = 25
 """Texts the engine is asked for; with those around them they are ranked."""
 
-SESSIONS, GLANCE = 20, 5
+SESSIONS, GLANCE = 20, 3
 """Of a user's sessions, so many of the newest are looked at: for turns that no index has taken, and
 for sessions that none takes; for those only when the few newest have one."""
 

@@ -16,8 +16,9 @@ from memory_async.storage.protocol import Match
 from memory_async.storage.searching import Wanted
 from memory_async.words import index_terms
 
-MOST = 1000
-"""Of the texts of one owner that have a word, so many of the newest are looked at."""
+MOST = 300
+"""Of an owner's texts that have a word, so many of the newest are looked at: one that more have
+tells little."""
 
 TURN = """
 SELECT t.id, s.user_id FROM memory_turns t JOIN memory_sessions s ON s.id = t.session
@@ -59,12 +60,11 @@ FROM json_each(?) hit CROSS JOIN memory_texts x ON x.id = hit.value
 CROSS JOIN memory_records r ON r.id = x.record
 WHERE r.expires_at IS NULL OR r.expires_at > ?"""
 
-TURNS_OF = "SELECT DISTINCT x.turn FROM json_each(?) CROSS JOIN memory_texts x ON x.id = value"
-
 # A turn's id is its session's, and its seq: those of a session follow one another.
 NEAR = """
 SELECT x.turn, x.part, x.id
-FROM json_each(?1) hit CROSS JOIN memory_texts x ON x.turn BETWEEN hit.value - ?2 AND hit.value + ?2
+FROM json_each(?1) CROSS JOIN memory_texts hit ON hit.id = value
+CROSS JOIN memory_texts x ON x.turn BETWEEN hit.turn - ?2 AND hit.turn + ?2
 """
 
 TEXTS = """
@@ -178,8 +178,7 @@ def _records(db: sqlite3.Connection, best: list[int]) -> Iterator[tuple[Any, ...
 def _turns(db: sqlite3.Connection, best: list[int], around: int) -> Iterator[tuple[Any, ...]]:
     wanted = best
     if around:
-        turns = [turn for (turn,) in db.execute(TURNS_OF, (json.dumps(best),)).fetchall()]
-        near = sorted({*db.execute(NEAR, (json.dumps(turns), around)).fetchall()})
+        near = sorted({*db.execute(NEAR, (json.dumps(best), around)).fetchall()})
         wanted = list(_around(set(best), near, around))
     rows = db.execute(TEXTS, (json.dumps(wanted),)).fetchall()
     of = json.dumps([*{row[1] for row in rows}])
