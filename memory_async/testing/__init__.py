@@ -27,6 +27,7 @@ from memory_async.testing.records import RecordConformance  # noqa: E402
 from memory_async.testing.removing import RemovalConformance  # noqa: E402
 from memory_async.testing.robustness import RobustnessConformance  # noqa: E402
 from memory_async.testing.runs import RunConformance  # noqa: E402
+from memory_async.testing.searching import SearchConformance  # noqa: E402
 from memory_async.testing.sharing import SharingConformance  # noqa: E402
 from memory_async.testing.suite import PROMISES, MakeStorage  # noqa: E402
 
@@ -54,6 +55,7 @@ class StorageConformance(
     CorruptionConformance,
     RobustnessConformance,
     SharingConformance,
+    SearchConformance,
 ):
     """Everything `memory_async.storage.protocol` promises, as tests. Subclass it::
 

@@ -13,8 +13,7 @@ from memory_async.codec import RecordRow
 from memory_async.keys import Key, Kind, Partition, to_micros, utc_now
 from memory_async.storage.batch import IndexOp
 from memory_async.storage.protocol import Match
-from memory_async.storage.searching import Wanted
-from memory_async.words import index_terms
+from memory_async.storage.searching import Wanted, distinct_terms
 
 MOST = 300
 """Of an owner's texts that have a word, so many of the newest are looked at: one that more have
@@ -131,7 +130,7 @@ def _replace(
         return
     [(scope,)] = db.execute(SCOPE, at.scope).fetchall()
     for part, (text, label) in said:
-        words = " ".join(f"{scope}_{term}" for term in dict.fromkeys(index_terms(text)))
+        words = " ".join(f"{scope}_{term}" for term in distinct_terms(text))
         given = {"scope": scope, "turn": at.turn, "record": at.record, "part": part}
         db.execute(NEW_TEXT, {**given, "label": label, "text": text, "words": words})
 
