@@ -240,6 +240,7 @@ async def test_closing_indexes_what_waits(tmp_path: Path) -> None:
 async def test_a_burst_of_saves_costs_few_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("memory_async.indexing.SearchJob.idle", 600.0)
     storage = SqliteStorage(tmp_path / "a.db", durability="normal")
     calls: list[str] = []
     for name in ("apply", "get", "index"):
