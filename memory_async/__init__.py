@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memory_async.inbox import Inbox
     from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.keys import Cursor, Key, Partition
-    from memory_async.knowledge import Hit, KnowledgeBase
+    from memory_async.knowledge import KnowledgeBase, KnowledgeHit
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -107,8 +107,8 @@ _MODULES = {
         "Partition",
     ),
     "knowledge": (
-        "Hit",
         "KnowledgeBase",
+        "KnowledgeHit",
     ),
     "memory": ("Memory",),
     "message": ("Message",),
@@ -192,6 +192,7 @@ __all__ = [
     "Jobs",
     "Key",
     "KnowledgeBase",
+    "KnowledgeHit",
     "Lease",
     "LeaseLostError",
     "Match",

@@ -18,7 +18,7 @@ from memory_async.records import Chunk, Document, Item, Record, Turn
 from memory_async.storage.protocol import Storage, SupportsSearch
 from memory_async.vectors import Vector, cosine, unpack
 
-__all__ = ["MAX_CANDIDATES", "Hit", "Question", "documents", "fits", "search"]
+__all__ = ["MAX_CANDIDATES", "KnowledgeHit", "Question", "documents", "fits", "search"]
 
 logger = logging.getLogger("memory_async")
 
@@ -33,7 +33,7 @@ VECTOR_PAGE = 4  # Items, of a hundred vectors each
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class KnowledgeHit:
     """A passage that was found: the one with this ``index``, from 0, of ``document``. ``score``
     says how well it fits, higher is better; it compares within one answer only."""
 
@@ -65,7 +65,7 @@ class _Place(NamedTuple):
 
 
 class _Found(NamedTuple):
-    hits: list[Hit]
+    hits: list[KnowledgeHit]
     torn: bool  # something was replaced between two reads
 
 
@@ -87,7 +87,7 @@ async def documents(
         before = page[-1].cursor
 
 
-async def search(storage: Storage, partition: Partition, question: Question) -> list[Hit]:
+async def search(storage: Storage, partition: Partition, question: Question) -> list[KnowledgeHit]:
     """The passages that fit best, best first; of documents as they are, each whole."""
     for _ in range(TRIES):
         found = await _search(storage, partition, question)
@@ -128,10 +128,10 @@ async def _rank(
     if not alike:
         return places
     scores: dict[str, float] = {}
-    for order in ([p.id for p in places], sorted(alike, key=lambda id: -alike[id])):
+    for order in ([p.id for p in places], sorted(alike, key=lambda each: -alike[each])):
         for number, id in enumerate(order, 1):
             scores[id] = scores.get(id, 0.0) + 1 / (60 + number)
-    return [_Place(id, scores[id]) for id in sorted(scores, key=lambda id: -scores[id])][:depth]
+    return [_Place(id, scores[id]) for id in sorted(scores, key=lambda each: -scores[each])][:depth]
 
 
 def _place_of(chunk_id: str) -> tuple[str, int]:
@@ -198,7 +198,7 @@ async def _look_up(
     storage: Storage, partition: Partition, question: Question, places: list[_Place]
 ) -> _Found:
     """The first that are of a document as it is, and have the metadata asked for."""
-    hits: list[Hit] = []
+    hits: list[KnowledgeHit] = []
     torn = False
     known: dict[str, Document] = {}
     todo = iter(places)
@@ -216,7 +216,7 @@ async def _look_up(
             elif chunk.generation != document.generation:
                 torn = torn or chunk.generation not in document.staging
             elif fits(document, question.metadata):
-                hits.append(Hit(chunk.text, place.score, document, chunk.index))
+                hits.append(KnowledgeHit(chunk.text, place.score, document, chunk.index))
     return _Found(hits[: question.limit], torn)
 
 
