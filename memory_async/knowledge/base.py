@@ -99,7 +99,7 @@ class KnowledgeBase:
 
     async def add_many(
         self, contents: Iterable[Content], *, on_progress: OnProgress | None = None
-    ) -> list[Document]:
+    ) -> builtins.list[Document]:
         """Add one after the other, each as `add` does, and after each call
         ``on_progress(done, total, document)``. What one raises ends it, with a note which it was;
         those before it are in, and cost little when all are added again."""

@@ -25,7 +25,7 @@ logger = logging.getLogger("memory_async")
 MAX_CANDIDATES = 10_000
 """Passages ranked here, newest first, where the engine has no full text: about 10 MB of text."""
 
-TRIES = 3
+RETRIES = 3
 CANDIDATES = 60  # that an engine's full text is asked for, to rank them here
 PAGE = 500
 CHUNK_PAGE = 2_000
@@ -89,11 +89,12 @@ async def documents(
 
 async def search(storage: Storage, partition: Partition, question: Question) -> list[KnowledgeHit]:
     """The passages that fit best, best first; of documents as they are, each whole."""
-    for _ in range(TRIES):
-        found = await _search(storage, partition, question)
+    found = await _search(storage, partition, question)
+    for _ in range(RETRIES):
         if not found.torn:
-            return found.hits
+            break
         # Found under one generation and looked up under the next, a passage was missed.
+        found = await _search(storage, partition, question)
     return found.hits
 
 

@@ -40,7 +40,7 @@ BAD: dict[str, Callable[[Any, Path], Any]] = {
     "long source": lambda k, f: k.add("text", source="x" * 513),
     "long id": lambda k, f: k.add(Document(document_id="x" * 513, content="text")),
     "no content": lambda k, f: k.add(Document(name="empty")),
-    "content": lambda k, f: k.add(Document(content=7)),
+    "content": lambda k, f: k.add(Document(**{"content": 7})),
     "elsewhere": lambda k, f: k.add(Document(knowledge_base_id="other", content="text")),
     "missing": lambda k, f: k.add(f / "missing.txt"),
     "folder": lambda k, f: k.add(f),
