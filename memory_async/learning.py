@@ -27,7 +27,7 @@ def job_names(settings: Settings, user_id: str | None) -> tuple[str, ...]:
 
 def make_jobs(settings: Settings, owned: AsyncExitStack) -> list[Job]:
     """The jobs themselves; what their model has to close goes to ``owned``."""
-    jobs: list[Job] = [SearchJob()] if settings.search_memory else []
+    jobs: list[Job] = [SearchJob(settings.embed)] if settings.search_memory else []
     if settings.model is None:
         return jobs
     model = as_model(settings.model)

@@ -120,19 +120,13 @@ async def _rank(
         texts |= await _texts(storage, partition, nearest - texts.keys())
     # Passages of one document, in one generation, are neighbours.
     passages = [Passage(text, place=_place_of(id)) for id, text in texts.items()]
-    ids = list(texts)
-    if len(texts) <= CANDIDATES:
-        ranked = rank(question.text, passages, depth)
+    near = [alike.get(id, 0.0) for id in texts] if alike else ()
+    if len(texts) <= 2 * CANDIDATES:
+        ranked = rank(question.text, passages, depth, near)
     else:  # ten thousand passages take a second
-        ranked = await asyncio.to_thread(rank, question.text, passages, depth)
-    places = [_Place(ids[index], score) for index, score in ranked]
-    if not alike:
-        return places
-    scores: dict[str, float] = {}
-    for order in ([p.id for p in places], sorted(alike, key=lambda each: -alike[each])):
-        for number, id in enumerate(order, 1):
-            scores[id] = scores.get(id, 0.0) + 1 / (60 + number)
-    return [_Place(id, scores[id]) for id in sorted(scores, key=lambda each: -scores[each])][:depth]
+        ranked = await asyncio.to_thread(rank, question.text, passages, depth, near)
+    ids = list(texts)
+    return [_Place(ids[index], score) for index, score in ranked]
 
 
 def _place_of(chunk_id: str) -> tuple[str, int]:
