@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.keys import Cursor, Key, Partition
     from memory_async.knowledge import KnowledgeBase, KnowledgeHit
-    from memory_async.knowledge import KnowledgeBase
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -111,7 +110,6 @@ _MODULES = {
         "KnowledgeBase",
         "KnowledgeHit",
     ),
-    "knowledge": ("KnowledgeBase",),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),

@@ -185,8 +185,13 @@ def _compare(item: Record, vector: Vector) -> Iterator[tuple[float, str]]:
 
 
 async def _texts(storage: Storage, partition: Partition, ids: Iterable[str]) -> dict[str, str]:
-    chunks = await _get_all(storage, [Key("chunk", partition, id) for id in ids])
-    return {chunk.key.id: chunk.text for chunk in chunks if isinstance(chunk, Chunk)}
+    """Texts by ids; of chunks that are gone meanwhile "", for `_look_up` to see that they are."""
+    keys = [Key("chunk", partition, id) for id in ids]
+    chunks = await _get_all(storage, keys)
+    return {
+        key.id: chunk.text if isinstance(chunk, Chunk) else ""
+        for key, chunk in zip(keys, chunks, strict=True)
+    }
 
 
 async def _look_up(

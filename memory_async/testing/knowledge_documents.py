@@ -25,6 +25,8 @@ from memory_async.testing.material import append, changed, item, put, texts, uni
 
 HOURS = "The office opens at nine.\n\nIt closes at five."
 
+NO_TEXT: Any = 7
+
 BAD: dict[str, Callable[[Any, Path], Any]] = {
     "empty": lambda k, f: k.add(""),
     "blank": lambda k, f: k.add(" \n\t "),
@@ -40,7 +42,7 @@ BAD: dict[str, Callable[[Any, Path], Any]] = {
     "long source": lambda k, f: k.add("text", source="x" * 513),
     "long id": lambda k, f: k.add(Document(document_id="x" * 513, content="text")),
     "no content": lambda k, f: k.add(Document(name="empty")),
-    "content": lambda k, f: k.add(Document(**{"content": 7})),
+    "content": lambda k, f: k.add(Document(content=NO_TEXT)),
     "elsewhere": lambda k, f: k.add(Document(knowledge_base_id="other", content="text")),
     "missing": lambda k, f: k.add(f / "missing.txt"),
     "folder": lambda k, f: k.add(f),
@@ -155,8 +157,11 @@ class DocumentConformance(KnowledgeSuite):
         document = await knowledge.add(file)
         assert (document.name, document.source) == (file.name, str(file))
         assert document.type == "text/markdown"
+        renamed = await knowledge.add(file, name="Opening hours")
+        assert renamed.generation == document.generation
         file.write_text("Closed.", encoding="utf-8")
-        assert (await knowledge.add(file)).document_id == document.document_id
+        replaced = await knowledge.add(file)
+        assert (replaced.document_id, replaced.name) == (document.document_id, "Opening hours")
         assert await knowledge.count() == 1
         assert [hit.text for hit in await knowledge.search("closed open")] == ["Closed."]
 
