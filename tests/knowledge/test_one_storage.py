@@ -12,6 +12,8 @@ import pytest
 from memory_async import KnowledgeBase, Memory, Requirement, RunNotFoundError, open_storage
 from memory_async.storage.protocol import Storage
 
+pytest.importorskip("Stemmer")
+
 HANDBOOK = "The office opens at nine.\n\nRefunds take a week."
 
 
