@@ -10,8 +10,18 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from memory_async.keys import Cursor, Key, Kind, Partition, compound_id, new_version, utc_now
+from memory_async.keys import (
+    Cursor,
+    Key,
+    Kind,
+    Partition,
+    compound_id,
+    from_micros,
+    new_version,
+    utc_now,
+)
 from memory_async.message import Message
+from memory_async.stored import Entry, PutOff, build_messages, set_now
 
 __all__ = [
     "Checkpoint",
@@ -46,7 +56,7 @@ class JobState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(PutOff):
     """One completed run: the unit of persistence, append-only.
 
     ``seq`` counts from 1 within the session and is never reused (0: not stored yet). ``run_id`` is
@@ -64,9 +74,34 @@ class Turn:
     created_at: datetime = field(default_factory=utc_now)
     seq: int = 0
 
+    def _fill(
+        self,
+        entries: list[Entry],
+        session_id: str,
+        user_id: str | None,
+        usage: dict[str, Any] | None,
+        row: tuple[Any, ...],
+    ) -> None:
+        set_now(self, "session_id", session_id)
+        set_now(self, "messages", build_messages(entries))
+        set_now(self, "run_id", row[1])
+        set_now(self, "user_id", user_id)
+        set_now(self, "usage", usage)
+        set_now(self, "created_at", from_micros(row[2]))
+        set_now(self, "seq", row[0])
+
     @property
     def key(self) -> Key:
         return Key("turn", Partition("session", self.session_id), self.run_id)
+
+
+def turn_as_read(
+    session_id: str, user_id: str | None, usage: Any, row: tuple[Any, ...], entries: list[Entry]
+) -> Turn:
+    """A turn of a stored ``row`` (seq, run_id, created_at in µs, …) that is known to be sound."""
+    turn = object.__new__(Turn)
+    set_now(turn, "_later", (entries, session_id, user_id, usage, row))
+    return turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, Generic, Literal, Self, cast
 
-from memory_async.context import Context, ProfileT, choose_history
+from memory_async.context import Context, ProfileT, choose_history, context_of
 from memory_async.errors import ConfigurationError, StorageUnavailableError
 from memory_async.jobs import Jobs
 from memory_async.keys import Cursor, Key, Partition, check_id
@@ -240,15 +240,15 @@ class View(Generic[ProfileT]):
         summary = summary_of(session) if settings.load_summary else None
         traits = found.traits if found is not None else {}
         metadata = session.metadata if session is not None else {}
-        messages, dropped = choose_history(
+        entries, dropped = choose_history(
             turns,
             feed_tools=settings.feed_tool_call_results,
             max_tokens=max_tokens,
             count_tokens=settings.count_tokens,
         )
         logger.debug("loaded session %r: %d turns", self.session_id, len(turns))
-        return Context(
-            messages=messages,
+        return context_of(
+            entries,
             summary=summary,
             profile=self._read_profile(found, lenient=True),
             metadata=metadata,

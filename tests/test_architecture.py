@@ -16,7 +16,7 @@ import memory_async
 LAYERS = [
     (
         "codec errors forked jsontext keys message passages ranking records "
-        "searchable shield vectors words"
+        "searchable shield stored vectors words"
     ),
     "storage",
     "chat_completions context model profile render settings transcript usage",

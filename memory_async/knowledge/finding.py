@@ -28,7 +28,7 @@ MAX_CANDIDATES = 10_000
 RETRIES = 3
 CANDIDATES = 60  # that an engine's full text is asked for, to rank them here
 PAGE = 500
-CHUNK_PAGE = 2_000
+CHUNK_PAGE = 10_000
 VECTOR_PAGE = 4  # Items, of a hundred vectors each
 
 

@@ -72,7 +72,7 @@ SELECT x.id, x.turn, x.part, x.text, x.label
 FROM json_each(?) CROSS JOIN memory_texts x ON x.id = value"""
 
 TURNS = """
-SELECT t.id, t.seq, t.run_id, s.session_id
+SELECT t.id, t.id & 0xffffffff, t.run_id, s.session_id
 FROM json_each(?) CROSS JOIN memory_turns t ON t.id = value
 CROSS JOIN memory_sessions s ON s.id = t.session"""
 
