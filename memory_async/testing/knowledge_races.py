@@ -75,8 +75,11 @@ class RaceConformance(KnowledgeSuite):
     """The old content is found until the new one is, each whole."""
 
     @promises("transactions")
-    @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-    @pytest.mark.parametrize("old", [None, OLD], ids=["new", "replaced"])
+    @pytest.mark.parametrize(
+        ("old", "after"),
+        [(None, True), (OLD, False), (OLD, True)],
+        ids=["new", "replaced-before", "replaced-after"],
+    )
     async def test_a_writer_may_die_at_any_call(
         self, storage: Storage, old: str | None, after: bool
     ) -> None:
