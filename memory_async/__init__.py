@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from memory_async.inbox import Inbox
     from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.keys import Cursor, Key, Partition
+    from memory_async.knowledge import KnowledgeBase, KnowledgeHit
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         UserProfile,
     )
     from memory_async.run import Run, RunPaused
+    from memory_async.search import Hit
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
     from memory_async.storage.postgres import PostgresStorage
@@ -104,6 +106,10 @@ _MODULES = {
         "Key",
         "Partition",
     ),
+    "knowledge": (
+        "KnowledgeBase",
+        "KnowledgeHit",
+    ),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),
@@ -129,6 +135,7 @@ _MODULES = {
         "Run",
         "RunPaused",
     ),
+    "search": ("Hit",),
     "storage.in_memory": ("InMemoryStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),
@@ -174,6 +181,7 @@ __all__ = [
     "Drop",
     "DynamicProfile",
     "Expect",
+    "Hit",
     "InMemoryStorage",
     "Inbox",
     "Item",
@@ -183,6 +191,8 @@ __all__ = [
     "JobState",
     "Jobs",
     "Key",
+    "KnowledgeBase",
+    "KnowledgeHit",
     "Lease",
     "LeaseLostError",
     "Match",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, Generic, Literal, Self, cast
 
@@ -15,13 +17,22 @@ from memory_async.jobs import Jobs
 from memory_async.keys import Cursor, Key, Partition, check_id
 from memory_async.message import Message
 from memory_async.profile import read_traits
+from memory_async.recall import (
+    RECALLED,
+    Knowledge,
+    KnowledgePassage,
+    recall_lines,
+    source_lines,
+)
 from memory_async.records import Session, Turn, UserProfile
 from memory_async.render import render
+from memory_async.search import Hit, search_turns
 from memory_async.settings import Settings, check_count
 from memory_async.storage.batch import check_owner
 from memory_async.storage.protocol import Snapshot, Storage
 from memory_async.summary import SUMMARY_JOB, summary_of
 from memory_async.usage import add_usage
+from memory_async.words import require_stemmer
 
 __all__ = ["INHERIT", "Inherit", "ProfileT", "Shared", "View", "given_or_new_id"]
 
@@ -63,15 +74,31 @@ class View(Generic[ProfileT]):
         last: int | None = None,
         max_tokens: float | None = None,
         agent_metadata: Mapping[str, Any] | None = None,
+        query: str | None = None,
+        knowledge: Knowledge | None = None,
     ) -> Context[ProfileT]:
         """What the load flags say to bring into the next run, in one read.
 
         ``last`` (turns) stands in for ``num_last_messages``; ``max_tokens`` bounds the history, the
         oldest whole turns are dropped. Turns the summary has not taken are always in the history.
+        ``query`` (say, the user's next message) adds the messages of the user's own turns that fit
+        it best and are not in that history, as `search` finds them, and the best passages of
+        ``knowledge`` (a `KnowledgeBase`) to the instructions, five of each at most.
         """
         check_count("last", last)
+        if knowledge is not None and query is None:
+            raise ConfigurationError("knowledge is searched for a query: give load(query=...) too")
         snapshot = await self._snapshot(last)
-        return self._context(snapshot, max_tokens=max_tokens, agent_metadata=agent_metadata)
+        context = self._context(snapshot, max_tokens=max_tokens, agent_metadata=agent_metadata)
+        if query is None:
+            return context
+        turns = snapshot.turns[len(context.dropped) :]
+        loaded = {(turn.session_id, turn.seq) for turn in turns}
+        room = RECALLED + sum(len(turn.messages) for turn in turns)
+        hits, passages = await asyncio.gather(self.search(query, room), _passages(knowledge, query))
+        found = render(earlier=recall_lines(hits, loaded), knowledge=source_lines(passages))
+        parts = [part for part in (context.instructions, found) if part]
+        return replace(context, instructions="\n\n".join(parts))
 
     # --- readers: a missing session reads as None or empty, and is not created ---
 
@@ -130,6 +157,32 @@ class View(Generic[ProfileT]):
         place = before.cursor if isinstance(before, Session) else before
         found = await self._use().find("session", user_id=self.user_id, before=place, limit=limit)
         return [each for each in found if isinstance(each, Session)]
+
+    async def search(self, query: str, limit: int = 10, session_id: str | None = None) -> list[Hit]:
+        """The messages of the user's own turns that fit ``query`` best, best first; of all their
+        sessions, or of one. For nobody: of their own session only.
+
+        A turn is found as soon as it is saved. Words are compared without case, accents and English
+        endings. What no engine has indexed (a session saved without ``search_memory``, or an engine
+        without full text) is looked at in the user's 20 newest sessions, up to 1,000 turns.
+        """
+        storage = self._use()
+        require_stemmer()
+        check_count("limit", limit)
+        session = None
+        if session_id is not None or self.user_id is None:
+            view = self if session_id is None else self._view(session_id)
+            session = await view.session()
+            if session is None:
+                return []
+        return await search_turns(
+            storage,
+            query,
+            user_id=self.user_id,
+            session=session,
+            limit=limit,
+            embed=self._settings.embed,
+        )
 
     async def usage(self) -> dict[str, Any]:
         """The sum of the usage of all turns, also of those whose messages were trimmed."""
@@ -246,6 +299,10 @@ class View(Generic[ProfileT]):
             logger.warning("loaded without a profile object: %s", error)
             return None
         return cast("ProfileT", profile)
+
+
+async def _passages(knowledge: Knowledge | None, query: str) -> Sequence[KnowledgePassage]:
+    return () if knowledge is None else await knowledge.search(query, RECALLED)
 
 
 def given_or_new_id(given: str | None) -> str:

@@ -22,6 +22,7 @@ from memory_async.storage.batch import (
 )
 from memory_async.storage.driver import Applied
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
+from memory_async.storage.sqlite import search
 
 # With the turn of a run, if that is in the log already.
 HEADER = """
@@ -202,12 +203,13 @@ class _Applying:
 
     def _write(self, op: Op) -> bool:
         match op:
-            case PutOp(row=row):
+            case PutOp(row=row, text=text):
                 tags = json.dumps(row.tags, ensure_ascii=False) if row.tags else None
                 columns = (self._namespace, *row[:5], tags, *row[6:])
                 [(id,)] = self._execute(PUT_RECORD, columns).fetchall()
                 self._execute(UNTAG, (id,))
                 self._db.executemany(TAG, [(tag, id) for tag in dict.fromkeys(row.tags)])
+                search.index_record(self._db, self._namespace, id, row, text)
             case PutSessionOp(row=row):
                 if self._header:
                     given = (row.updated_at, row.version, row.payload, self._header.id)
