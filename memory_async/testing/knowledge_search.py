@@ -94,7 +94,7 @@ class SearchConformance(KnowledgeSuite):
         assert [hit.document for hit in hits] == [wanted]
 
     @settings(
-        max_examples=15,
+        max_examples=10,
         deadline=None,
         database=None,
         suppress_health_check=[
