@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from memory_async.run import Run, RunPaused
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
+    from memory_async.storage.mongo import MongoStorage
     from memory_async.storage.postgres import PostgresStorage
     from memory_async.storage.protocol import (
         ABSENT,
@@ -130,6 +131,7 @@ _MODULES = {
         "RunPaused",
     ),
     "storage.in_memory": ("InMemoryStorage",),
+    "storage.mongo": ("MongoStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),
     "storage.protocol": (
@@ -191,6 +193,7 @@ __all__ = [
     "Message",
     "Model",
     "ModelError",
+    "MongoStorage",
     "OpenAIModel",
     "Partition",
     "PayloadError",
