@@ -28,6 +28,7 @@ from memory_async.storage.mongo import MongoStorage
 from memory_async.storage.mongo.documents import Names
 from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage
+from memory_async.testing.material import unique
 from tests.servers import need
 
 DEADLINE = 20  # seconds to start; it takes half of one
@@ -123,28 +124,26 @@ def url_of(*, transactions: bool = True) -> str:
 
 
 def storages(*, transactions: bool = True, client: Any = None, **options: Any) -> MakeStorage:
-    """Makes storages on one deployment, with transactions or without: by its URL, so with Motor, or
-    by ``client``."""
+    """Makes storages on one new database, with transactions or without: by the URL, so with Motor,
+    or by ``client``."""
     if os.environ.get("MONGODB_URL") and not transactions:
         options["transactions"] = False
+    # The test server reads all of a collection for many a query: none is to get large.
+    options.setdefault("database", unique("test"))
 
     def make(namespace: str = "default") -> Storage:
         place = client or url_of(transactions=transactions)
-        return MongoStorage(place, namespace=namespace, database="memory_async", **options)
+        return MongoStorage(place, namespace=namespace, **options)
 
     return make
 
 
-def damage(namespace: str, key: Key, *, transactions: bool = True) -> None:
+def damage(storage: Storage, key: Key, *, transactions: bool = True) -> None:
     """Overwrite the stored payload at ``key`` with rubbish."""
-    place: dict[str, Any] = {"ns": namespace, "p": str(key.partition)}
-    field, rubbish = "payload", "[]"
-    if key.kind == "turn":
-        place["run"] = key.id
-    else:
-        place["_id"] = Names(namespace).record(key)
-    if key.kind == "session":
-        field, rubbish = "metadata", "{}"
+    assert isinstance(storage, MongoStorage)
+    names = Names(storage.namespace)
+    id = names.turn(str(key.partition), key.id) if key.kind == "turn" else names.record(key)
+    change = {"metadata": "{}"} if key.kind == "session" else {"payload": "[]"}
     with pymongo.MongoClient[dict[str, Any]](url_of(transactions=transactions)) as client:
-        done = client["memory_async"]["memory_async"].update_one(place, {"$set": {field: rubbish}})
-    assert done.matched_count == 1
+        collection = client[str(storage._database)]["memory_async"]
+        assert collection.update_one({"_id": id}, {"$set": change}).matched_count == 1

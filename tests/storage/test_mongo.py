@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("motor")
 
-from pymongo import AsyncMongoClient  # noqa: E402
+from pymongo import AsyncMongoClient
 
-from memory_async.keys import Key  # noqa: E402
-from memory_async.storage.protocol import Storage  # noqa: E402
-from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
-from memory_async.testing.runs import RunConformance  # noqa: E402
-from tests.servers import mongo  # noqa: E402
+from memory_async.keys import Key
+from memory_async.storage.protocol import Storage
+from memory_async.testing import MakeStorage, StorageConformance
+from memory_async.testing.runs import RunConformance
+from tests.servers import mongo
 
 
 class Mongo:
@@ -31,7 +31,7 @@ class Mongo:
         return mongo.storages(transactions=self.transactions, client=client)
 
     async def damage(self, storage: Storage, key: Key) -> None:
-        mongo.damage(storage.namespace, key, transactions=self.transactions)
+        mongo.damage(storage, key, transactions=self.transactions)
 
 
 class PyMongo(Mongo):

@@ -75,11 +75,19 @@ class Statements:
         written = {c.document["_id"] for c in changes if isinstance(c, Write) and c.was is None}
         return written | {c.id for c in changes if isinstance(c, Touch) and c.was is None}
 
+    def alone(self, change: Write) -> Statement:
+        """Changes nothing unless it finds its document."""
+        return self._write(change, upsert=change.was is None)
+
+    def _write(self, change: Write, *, upsert: bool) -> Statement:
+        document = change.document
+        rev = document["rev"] if change.was is None else change.was
+        return ReplaceOne({**self._at(document["_id"]), "rev": rev}, document, upsert=upsert)
+
     def _updates(self, change: Change) -> Iterator[Statement]:
         match change:
-            case Write(document, was):
-                rev = document["rev"] if was is None else was
-                yield ReplaceOne({**self._at(document["_id"]), "rev": rev}, document, upsert=True)
+            case Write():
+                yield self._write(change, upsert=True)
             case Remove(id, was, strictly=True) | Touch(id, str(was)):
                 at = {**self._at(id), "rev": was}
                 yield UpdateOne(at, {"$set": {"rev": new_version()}}, upsert=True)
@@ -95,10 +103,8 @@ class Statements:
         everybody later. So whatever is removed leaves a trace for a while, in whose place nobody
         late can insert anything."""
         match change:
-            case Write(document, was):
-                rev = document["rev"] if was is None else was
-                at = {**self._at(document["_id"]), "rev": rev}
-                yield ReplaceOne(at, document, upsert=was is None)
+            case Write():
+                yield self._write(change, upsert=True)  # what expired may be gone meanwhile
             case Remove(id, was):
                 yield ReplaceOne({**self._at(id), "rev": was}, self.trace(id))
             case Clear():
@@ -107,14 +113,15 @@ class Statements:
                 yield self._forget(change)
 
     def trace(self, id: str) -> Document:
-        return {**self._at(id), "rev": new_version(), "idle": self._now}
+        place = self._names.place(self.partition, id)
+        return {**place, "rev": new_version(), "idle": self._now}
 
     def _clear(self, change: Clear) -> Statement:
         span = {"$gte": change.first, "$lte": change.last}
-        return UpdateMany({**self._of_log(change.log), "seq": span}, {"$unset": {"payload": ""}})
+        return UpdateMany({**self._of_log(change.log), "at": span}, {"$unset": {"payload": ""}})
 
     def _forget(self, change: Forget) -> Statement:
-        return DeleteMany({**self._of_log(change.log), "seq": {"$gt": 0}})
+        return DeleteMany({**self._of_log(change.log), "at": {"$gt": 0}})
 
     def _of_log(self, log: str) -> Document:
         return {"ns": self._names.namespace, "p": self.partition, "log": log}

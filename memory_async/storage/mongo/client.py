@@ -84,10 +84,16 @@ class Collection:
         *,
         sort: Sequence[tuple[str, int]] = (),
         limit: int = 0,
+        hint: str | None = None,
     ) -> list[dict[str, Any]]:
         """Documents; a ``limit`` of 0 is none."""
         cursor = self._collection.find(
-            where, fields, sort=list(sort) or None, limit=limit, batch_size=limit or LARGE
+            where,
+            fields,
+            sort=list(sort) or None,
+            limit=limit,
+            hint=hint,
+            batch_size=limit or LARGE,
         )
         found: list[dict[str, Any]] = await cursor.to_list(None)
         return found

@@ -37,8 +37,11 @@ class Commit(ABC):
         self._clock = clock
 
     @abstractmethod
-    async def read(self, partition: str, where: Document) -> tuple[list[Document], str]:
-        """What is stored, without the payloads of records and turns; and a token for `make`."""
+    async def read(
+        self, partition: str, ids: list[str], ways: list[Document]
+    ) -> tuple[list[Document], str]:
+        """What is stored under the ids, and what is found in the partition in one of the ways; all
+        without the payloads of records and turns. And a token for `make`."""
 
     @abstractmethod
     async def make(self, partition: str, changes: list[Change], token: str) -> None:
@@ -52,8 +55,11 @@ class Commit(ABC):
         """Whether all that was read is as promised; else it is now, and to be read again."""
         return True
 
-    async def settle(self, partition: str | None = None) -> None:
+    async def settle(self, partition: str | None = None) -> None:  # noqa: B027 - nothing to do
         """Make what is promised in the partition, or anywhere."""
+
+    def of(self, partition: str) -> Document:
+        return {"ns": self._names.namespace, "p": partition}
 
     def statements(self, partition: str) -> Statements:
         return Statements(self._names, partition, self._clock())

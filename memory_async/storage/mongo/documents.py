@@ -5,7 +5,8 @@ header or record has a ``kind`` and an ``id``; of a turn, ``log`` names the life
 belongs to: of a header that came back after it had expired, been dropped or deleted it is another.
 
 An ``_id`` is a hash of what it names: ids may be long and have any characters, and whoever knows a
-name reads it directly, on one shard.
+name reads it directly, on one shard. A turn goes by its run, so no run is in a log twice. ``at`` is
+the seq of a turn, and of everything else its ``_id``: so one unique index fits all of them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class Names:
     def header(self, session_id: str) -> str:
         return self.record(Key("session", Partition("session", session_id), session_id))
 
-    def turn(self, partition: str, log: str, seq: int) -> str:
-        return self._hash(partition, "turn", log, str(seq))
+    def turn(self, partition: str, run_id: str) -> str:
+        return self._hash(partition, "turn", run_id)
 
     def guard(self, partition: str) -> str:
-        return self._hash(partition, "guard")
+        return "!" + self._hash(partition, "guard")  # before all others: see `journal`
 
     def _hash(self, *parts: str) -> str:
         # No id holds a NUL, so what differs is hashed differently.
@@ -46,6 +47,10 @@ class Names:
     def of(self, partition: str, id: str) -> Document:
         """What finds one document, given to whichever shard has the partition."""
         return {"_id": id, "ns": self.namespace, "p": partition}
+
+    def place(self, partition: str, id: str) -> Document:
+        """What a document begins with that is no turn."""
+        return {**self.of(partition, id), "at": id}
 
 
 def is_live(document: Document | None, now: datetime) -> bool:
@@ -89,7 +94,7 @@ def turn(place: Document, rev: str, log: str, row: TurnRow) -> Document:
         **place,
         rev=rev,
         log=log,
-        seq=row.seq,
+        at=row.seq,
         run=row.run_id,
         created=row.created_at,
         usage=row.usage,
@@ -157,8 +162,8 @@ def session_row(found: Mapping[str, Any]) -> SessionRow:
 
 def turn_row(found: Mapping[str, Any], trimmed: int) -> TurnRow:
     """What the header says to be trimmed is, also where a trimmed turn is not cleared yet."""
-    payload = None if found["seq"] <= trimmed else found.get("payload")
-    return TurnRow(found["seq"], found["run"], found["created"], found.get("usage"), payload)
+    payload = None if found["at"] <= trimmed else found.get("payload")
+    return TurnRow(found["at"], found["run"], found["created"], found.get("usage"), payload)
 
 
 def record_row(found: Mapping[str, Any]) -> RecordRow:

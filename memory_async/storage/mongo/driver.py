@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
@@ -30,7 +30,7 @@ from memory_async.storage.mongo.documents import Document, Names, is_live
 from memory_async.storage.mongo.failures import is_cut, is_undone, mapped
 from memory_async.storage.mongo.indexes import INDEXES
 from memory_async.storage.mongo.journal import ByJournal
-from memory_async.storage.mongo.plan import plan, query
+from memory_async.storage.mongo.plan import needed, plan
 from memory_async.storage.mongo.reads import Turns
 from memory_async.storage.mongo.sweep import sweep
 from memory_async.storage.mongo.transaction import ByTransaction
@@ -239,7 +239,7 @@ class MongoStorage(Driver):
 
     async def _try(self, batch: Batch, partition: str) -> Applied | None:
         collection, commit = self._opened()
-        found, token = await commit.read(partition, query(self._names, batch))
+        found, token = await commit.read(partition, *needed(self._names, batch))
         made = plan(self._names, batch, found, self._clock(), self.ttl)
         if made.known is not None:
             turns = await collection.find(self._names.of(partition, made.known))
@@ -256,16 +256,14 @@ class MongoStorage(Driver):
 
     # --- reading ---
 
-    async def _read(self, where: Document, *partitions: str) -> dict[str, Document]:
+    async def _read(self, ids: list[str], *partitions: str) -> dict[str, Document]:
         """What is live of the documents, by id; and done, if any of it is promised."""
         collection, commit = self._opened()
-        ways = [where]
-        if guards := commit.guards(*partitions):
-            ways.append({"_id": {"$in": guards}})
         of = {"ns": self.namespace, "p": {"$in": partitions}}
         with self._errors():
             while True:
-                found = await collection.find({**of, "$or": ways})
+                wanted = [*commit.guards(*partitions), *ids]
+                found = await collection.find({"_id": {"$in": wanted}, **of})
                 if await commit.settled(found):
                     break
         now = self._clock()
@@ -275,15 +273,13 @@ class MongoStorage(Driver):
         partition = str(key.partition)
         if key.kind != "turn":
             id = self._names.record(key)
-            stored = (await self._read({"_id": id}, partition)).get(id)
+            stored = (await self._read([id], partition)).get(id)
             return None if stored is None else documents.row(stored)
-        id = self._names.header(key.partition.id)
-        found = await self._read({"$or": [{"_id": id}, {"run": key.id}]}, partition)
-        header = found.pop(id, None)
-        for turn in found.values():
-            if header is not None and turn["log"] == header["log"]:
-                return documents.turn_row(turn, header["trimmed"])
-        return None
+        ids = [self._names.header(key.partition.id), self._names.turn(partition, key.id)]
+        header, turn = map((await self._read(ids, partition)).get, ids)
+        if header is None or turn is None or turn["log"] != header["log"]:
+            return None
+        return documents.turn_row(turn, header["trimmed"])
 
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
         collection, commit = self._opened()
@@ -301,7 +297,7 @@ class MongoStorage(Driver):
         id, partition = self._names.header(session_id), f"session/{session_id}"
         rows: Sequence[TurnRow] = []
         for _ in range(READS):
-            header = (await self._read({"_id": id}, partition)).get(id)
+            header = (await self._read([id], partition)).get(id)
             if header is None:
                 return []
             whole, rows = await self._turns(header, Turns.within(header, span), span.trimmed)
@@ -319,7 +315,7 @@ class MongoStorage(Driver):
             partitions.append(str(profile.partition))
         view = View(None, [], None)
         for _ in range(READS):
-            found = await self._read({"_id": {"$in": ids}}, *partitions)
+            found = await self._read(ids, *partitions)
             header = found.pop(id, None)
             record = next(map(documents.record_row, found.values()), None)
             if header is None:
@@ -341,7 +337,7 @@ class MongoStorage(Driver):
         collection, _ = self._opened()
         with self._errors():
             found = await collection.find(
-                turns.query(self.namespace, header["p"]), sort=[("seq", 1)]
+                turns.query(self.namespace, header["p"]), sort=[("at", 1)]
             )
         readable = [each for each in found if trimmed or "payload" in each]
         rows = [documents.turn_row(each, header["trimmed"]) for each in readable]
@@ -353,8 +349,9 @@ def _may_repeat(batch: Batch) -> bool:
     return batch.append is not None or all(isinstance(op, PutOp | PutSessionOp) for op in batch.ops)
 
 
-def _local_time(hello: Any) -> datetime:
-    return hello["localTime"].replace(tzinfo=UTC)
+def _local_time(hello: Mapping[str, Any]) -> datetime:
+    time: datetime = hello["localTime"]
+    return time.replace(tzinfo=UTC)
 
 
 def _seconds(name: str, value: float) -> float:

@@ -54,7 +54,9 @@ def mapped(error: PyMongoError, where: str) -> MemoryAsyncError:
 
 def _of_server(error: errors.OperationFailure, where: str) -> MemoryAsyncError:
     details = error.details or {}
-    [first, *_] = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ()), details]
+    first = next(
+        iter([*(details.get("writeErrors") or details.get("writeConcernErrors") or []), details])
+    )
     code, text = first.get("code", error.code), first.get("errmsg", str(error))
     if code in _LOGIN:
         return StorageUnavailableError(f"{where} refused the login: {text}")

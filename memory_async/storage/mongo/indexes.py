@@ -10,24 +10,20 @@ GRACE = 3600
 _PLACE = [("created", DESCENDING), ("id", DESCENDING), ("p", DESCENDING)]
 
 
-def _index(
-    name: str, *fields: str | tuple[str, int], unique: bool = False, **has: str
-) -> IndexModel:
+def _of_those_with(field: str, name: str, *fields: str | tuple[str, int]) -> IndexModel:
     keys = [each if isinstance(each, tuple) else (each, ASCENDING) for each in fields]
-    only = {has["has"]: {"$exists": True}}
-    # A shard key {ns, p} leads the unique ones, as it must.
-    return IndexModel(keys, name=name, unique=unique, partialFilterExpression=only)
+    return IndexModel(keys, name=name, partialFilterExpression={field: {"$exists": True}})
 
 
 INDEXES = [
-    _index("turn_by_seq", "ns", "p", "log", "seq", has="seq", unique=True),
-    _index("turn_by_run", "ns", "p", "run", "log", has="run", unique=True),
-    _index("record_of_partition", "ns", "p", "kind", "id", has="kind"),
-    _index("record_by_age", "ns", "kind", *_PLACE, has="kind"),
-    _index("record_by_word", "ns", "kind", "words", *_PLACE, has="kind"),
-    _index("record_by_id", "ns", "kind", "id", has="kind"),
-    _index("unfinished", "ns", "open", has="open"),
-    _index("of_header", "ns", "head", has="head"),
+    # Begins with the shard key, as a unique one must.
+    IndexModel([(each, ASCENDING) for each in ("ns", "p", "log", "at")], name="turns", unique=True),
+    _of_those_with("kind", "partition", "ns", "p", "kind", "id"),
+    _of_those_with("kind", "age", "ns", "kind", *_PLACE),
+    _of_those_with("kind", "words", "ns", "kind", "words", *_PLACE),
+    _of_those_with("kind", "id", "ns", "kind", "id"),
+    _of_those_with("open", "unfinished", "ns", "open"),
+    _of_those_with("head", "of_header", "ns", "head"),
     IndexModel([("expires", ASCENDING)], name="expiry", expireAfterSeconds=0),
     IndexModel([("idle", ASCENDING)], name="traces", expireAfterSeconds=GRACE),
 ]

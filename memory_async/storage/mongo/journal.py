@@ -28,26 +28,34 @@ class ByJournal(Commit):
     """A guard has a ``rev``; ``open`` and ``promised`` while changes are to be made, and ``idle``
     otherwise: without a write for a while it goes, and nobody needs it any more."""
 
-    async def read(self, partition: str, where: Document) -> tuple[list[Document], str]:
-        guard = self._guard(partition)
-        stages = [{"$match": where}, {"$project": {"payload": 0}}]
+    async def read(
+        self, partition: str, ids: list[str], ways: list[Document]
+    ) -> tuple[list[Document], str]:
+        of, guard = self.of(partition), self._names.guard(partition)
         while True:
-            # First the guard, then the rest: so nothing of it is older than the guard's revision.
-            found = await self._collection.aggregate(
-                {"$match": guard},
-                {"$unionWith": {"coll": self._collection.name, "pipeline": stages}},
+            # In this order, the guard first: so nothing else is older than the guard's revision.
+            found = await self._collection.find(
+                {"_id": {"$in": [guard, *ids]}, **of},
+                {"payload": 0},
+                sort=[("_id", 1)],
+                hint="_id_",
             )
-            guards = [each for each in found if each["_id"] == guard["_id"]]
-            if await self.settled(guards):
-                rest = [each for each in found if each["_id"] != guard["_id"]]
-                return rest, guards[0]["rev"] if guards else ""
+            if not await self.settled(found):
+                continue
+            if ways:
+                more = await self._collection.find({**of, "$or": ways}, {"payload": 0})
+                seen = {each["_id"] for each in found}
+                found += [each for each in more if each["_id"] not in seen]
+            if found and found[0]["_id"] == guard:
+                return found[1:], found[0]["rev"]
+            return found, ""
 
     async def make(self, partition: str, changes: list[Change], token: str) -> None:
         changes = [each for each in changes if not isinstance(each, Touch)]  # the guard moves
         if not changes:
             return
         guard, rev = self._guard(partition), new_version()
-        promise = {"rev": rev, "promised": to_list(changes), "open": True}
+        promise = {"rev": rev, "promised": to_list(changes), "open": True, "at": guard["_id"]}
         check_size(promise, "this batch", ", and without transactions in all")
         # Inserted where there is none; where there is another, that is an error, which ends it all.
         commit = UpdateOne(

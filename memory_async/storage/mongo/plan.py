@@ -27,10 +27,9 @@ from memory_async.storage.mongo.documents import Document, Names, is_live
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
 
 
-def query(names: Names, batch: Batch) -> Document:
-    """What finds all that a batch depends on."""
+def needed(names: Names, batch: Batch) -> tuple[list[str], list[Document]]:
+    """The ids of what a batch depends on, and conditions for what else it does."""
     partition = str(batch.partition)
-    whole = {"ns": names.namespace, "p": partition}
     ids: list[str] = []
     ways: list[Document] = []
     if batch.partition.space == "session":
@@ -40,12 +39,12 @@ def query(names: Names, batch: Batch) -> Document:
             case PutOp() | Delete() | Expect():
                 ids.append(names.record(_key(op)))
             case AppendOp(turn=turn):
-                ways.append({**whole, "run": turn.run_id})
+                ids.append(names.turn(partition, turn.run_id))
             case Drop(kind=None):
-                ways.append({**whole, "kind": {"$exists": True}})
+                ways.append({"kind": {"$exists": True}})
             case Drop(kind=kind, prefix=prefix):
-                ways.append({**whole, "kind": kind, **with_prefix(prefix)})
-    return {"$or": [{**whole, "_id": {"$in": ids}}, *ways]}
+                ways.append({"kind": kind, **with_prefix(prefix)})
+    return ids, ways
 
 
 def with_prefix(prefix: str | None) -> Document:
@@ -86,9 +85,7 @@ class _Planner:
     ) -> None:
         self._names, self._batch, self._now, self._ttl = names, batch, now, ttl
         self._partition = str(batch.partition)
-        found = list(found)
-        self._stored = {each["_id"]: each for each in found if "run" not in each}
-        self._turns = [each for each in found if "run" in each]
+        self._stored = {each["_id"]: each for each in found}
         self._changes: dict[Any, Change] = {}
         self._turn: tuple[int, TurnRow] | None = None
         self._header_id = ""
@@ -107,10 +104,9 @@ class _Planner:
                 header = op.session if isinstance(op, AppendOp) else op.row
                 check_owner(header.session_id, self._header.user_id, header.user_id)
         if self._batch.append and self._header:
-            run = self._batch.append.turn.run_id
-            for turn in self._turns:
-                if (turn["run"], turn["log"]) == (run, self._log):
-                    return Plan([], [], known=turn["_id"])
+            id = self._names.turn(self._partition, self._batch.append.turn.run_id)
+            if id in self._stored and self._stored[id]["log"] == self._log:
+                return Plan([], [], known=id)
         todo = [self._check(op) for op in self._batch.ops]
         did = [do and self._do(op) for op, do in zip(self._batch.ops, todo, strict=True)]
         for op in self._batch.ops:
@@ -118,10 +114,9 @@ class _Planner:
                 self._touch(self._names.record(op.key))
         self._finish()
         seq = self._turn[0] if self._turn else 0
-        # The header first: what belongs to none is swept.
-        first = [change for id, change in self._changes.items() if id == self._header_id]
-        rest = [change for id, change in self._changes.items() if id != self._header_id]
-        return Plan(first + rest, did, seq)
+        # The header first, as what belongs to none is swept; and last what may take a turn away.
+        order = sorted(self._changes, key=lambda id: (id != self._header_id, id == "log"))
+        return Plan([self._changes[id] for id in order], did, seq)
 
     # --- conditions ---
 
@@ -205,7 +200,7 @@ class _Planner:
 
     def _write(self, document: Document) -> None:
         stored = self._stored.get(document["_id"])
-        self._changes[document["_id"]] = Write(document, stored and stored["rev"])
+        self._changes[document["_id"]] = Write(document, stored["rev"] if stored else None)
 
     def _remove(self, id: str, *, strictly: bool) -> None:
         stored = self._stored[id]
@@ -219,7 +214,7 @@ class _Planner:
     def _touch(self, id: str) -> None:
         if id not in self._changes and not (id == self._header_id and self._header_moves()):
             stored = self._stored.get(id)
-            self._changes[id] = Touch(id, stored and stored["rev"])
+            self._changes[id] = Touch(id, stored["rev"] if stored else None)
 
     def _header_moves(self) -> bool:
         return self._header is not None and (self._header != self._before or self._ttl is not None)
@@ -244,10 +239,8 @@ class _Planner:
             seq, row = self._turn
             if seq <= header.trimmed:
                 row, last = row._replace(payload=None), seq - 1
-            place = self._at(self._names.turn(self._partition, self._log, seq))
-            self._changes["turn"] = Write(
-                documents.turn(place, new_version(), self._log, row), None
-            )
+            place = self._names.of(self._partition, self._names.turn(self._partition, row.run_id))
+            self._write(documents.turn(place, new_version(), self._log, row))
         if last > start:
             self._changes["trim"] = Clear(self._log, start + 1, last)
         if self._ttl is not None:
@@ -258,11 +251,13 @@ class _Planner:
         for change in self._changes.values():
             if isinstance(change, Write):
                 document = change.document
-                if document["_id"] != self._header_id and document.get("seq", 1) == 1:
+                if document["_id"] != self._header_id and (
+                    "kind" in document or document["at"] == 1
+                ):
                     document |= {"head": self._header_id, "log": self._log}
 
     def _at(self, id: str) -> Document:
-        return self._names.of(self._partition, id)
+        return self._names.place(self._partition, id)
 
 
 def _key(op: PutOp | Delete | Expect) -> Key:

@@ -58,5 +58,5 @@ class Turns(NamedTuple):
             "ns": namespace,
             "p": partition,
             "log": self.log,
-            "seq": {"$gt": self.first, "$lte": self.last},
+            "at": {"$gt": self.first, "$lte": self.last},
         }

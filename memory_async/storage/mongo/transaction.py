@@ -18,8 +18,13 @@ class ByTransaction(Commit):
     """Read first, outside the transaction; then everything that was read is written or touched
     inside, if it is still of the same revision. So no two batches can have read the same."""
 
-    async def read(self, partition: str, where: Document) -> tuple[list[Document], str]:
-        return await self._collection.find(where, {"payload": 0}), ""
+    async def read(
+        self, partition: str, ids: list[str], ways: list[Document]
+    ) -> tuple[list[Document], str]:
+        where: Document = {"_id": {"$in": ids}}
+        if ways:
+            where = {"$or": [where, *ways]}
+        return await self._collection.find({**self.of(partition), **where}, {"payload": 0}), ""
 
     async def make(self, partition: str, changes: list[Change], token: str) -> None:
         if all(isinstance(change, Touch) for change in changes):
@@ -40,7 +45,7 @@ class ByTransaction(Commit):
 
     async def _make_one(self, statements: Statements, change: Write) -> None:
         """One document is atomic by itself."""
-        done = await self._collection.write(list(statements.rolling(change)))
+        done = await self._collection.write([statements.alone(change)])
         if not done.matched_count + done.upserted_count:
             raise LostError
 
