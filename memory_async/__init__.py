@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         Snapshot,
         Storage,
         SupportsSearch,
+        SupportsSweep,
         SupportsTTL,
         Trim,
     )
@@ -148,6 +149,7 @@ _MODULES = {
         "Snapshot",
         "Storage",
         "SupportsSearch",
+        "SupportsSweep",
         "SupportsTTL",
         "Trim",
     ),
@@ -218,6 +220,7 @@ __all__ = [
     "StorageError",
     "StorageUnavailableError",
     "SupportsSearch",
+    "SupportsSweep",
     "SupportsTTL",
     "Trim",
     "Turn",

@@ -39,8 +39,9 @@ class PyMongo(Mongo):
 
     @pytest.fixture
     async def client(self) -> AsyncIterator[Any]:
-        async with AsyncMongoClient(mongo.url_of(transactions=self.transactions)) as client:
-            yield client
+        client: Any = AsyncMongoClient(mongo.url_of(transactions=self.transactions))
+        yield client
+        await client.close()
 
 
 class TestMotor(Mongo, StorageConformance): ...

@@ -54,9 +54,7 @@ def mapped(error: PyMongoError, where: str) -> MemoryAsyncError:
 
 def _of_server(error: errors.OperationFailure, where: str) -> MemoryAsyncError:
     details = error.details or {}
-    first = next(
-        iter([*(details.get("writeErrors") or details.get("writeConcernErrors") or []), details])
-    )
+    first = (details.get("writeErrors") or details.get("writeConcernErrors") or [details])[0]
     code, text = first.get("code", error.code), first.get("errmsg", str(error))
     if code in _LOGIN:
         return StorageUnavailableError(f"{where} refused the login: {text}")

@@ -115,7 +115,7 @@ class _Planner:
         self._finish()
         seq = self._turn[0] if self._turn else 0
         # The header first, as what belongs to none is swept; and last what may take a turn away.
-        order = sorted(self._changes, key=lambda id: (id != self._header_id, id == "log"))
+        order = sorted(self._changes, key=lambda each: (each != self._header_id, each == "log"))
         return Plan([self._changes[id] for id in order], did, seq)
 
     # --- conditions ---
@@ -251,9 +251,8 @@ class _Planner:
         for change in self._changes.values():
             if isinstance(change, Write):
                 document = change.document
-                if document["_id"] != self._header_id and (
-                    "kind" in document or document["at"] == 1
-                ):
+                is_one = "kind" in document or document["at"] == 1
+                if is_one and document["_id"] != self._header_id:
                     document |= {"head": self._header_id, "log": self._log}
 
     def _at(self, id: str) -> Document:
