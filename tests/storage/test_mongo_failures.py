@@ -104,7 +104,7 @@ class TestOpening:
         [
             "mongodb://", "mongodb://ann:s3cret@word@host/db", "mongodb://ann:s3cret/w@host",
             "mongodb://host:s3cret", "mongodb://host:99999999", "mongodb://host/a.b",
-            "mongodb://host/db?database=%2Fs3cret", "mongodb://host/?nonsense=s3cret",
+            "mongodb://host/db?database=%2Fapp", "mongodb://host/?nonsense=s3cret",
             "mongodb://host/?ttl=0", "mongodb://host/?ttl=x", "mongodb://host/?collection=system.x",
             "mongodb://host/?transactions=perhaps", "mongodb://host/?maxPoolSize=none",
         ],

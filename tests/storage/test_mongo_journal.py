@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError
 
 from memory_async.errors import ConflictError
 from memory_async.keys import Key, compound_prefix
-from memory_async.records import Checkpoint, Decision, Lease
+from memory_async.records import Checkpoint, Decision, Lease, Session
 from memory_async.storage.mongo import MongoStorage
 from memory_async.storage.mongo.journal import ByJournal
 from memory_async.storage.protocol import (

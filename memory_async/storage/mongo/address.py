@@ -6,6 +6,9 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import validate_options
+
 from memory_async.errors import ConfigurationError
 
 THEIRS = (
@@ -50,6 +53,10 @@ class Address(NamedTuple):
         user = "" if found["user"] is None else f"{found['user']}@"
         path = f"/{found['database'] or ''}"
         query = f"?{urlencode(options, quote_via=quote)}" if options else ""
+        try:
+            validate_options(dict(options), warn=False)  # the client would only warn
+        except (ValueError, TypeError, PyMongoError) as error:
+            raise ConfigurationError(f"no option for MongoDB: {error}") from None
         bare = rest if found["database"] is not None else f"{rest}/"
         shown = f"{scheme}://{user}{found['hosts']}{path.rstrip('/')}"
         database = unquote(found["database"]) if found["database"] else None

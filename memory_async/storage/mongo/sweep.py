@@ -30,7 +30,8 @@ async def _orphans(collection: Collection, namespace: str) -> list[dict[str, str
                 "as": "header",
             }
         },
-        {"$match": {"$expr": {"$not": [{"$in": ["$_id.log", {"$ifNull": ["$header.log", []]}]}]}}},
+        {"$unwind": {"path": "$header", "preserveNullAndEmptyArrays": True}},
+        {"$match": {"$expr": {"$ne": ["$_id.log", "$header.log"]}}},
         {"$limit": AT_ONCE},
     )
     return [each["_id"] for each in found]
