@@ -97,6 +97,11 @@ class Server:
         """A plain client, to look behind the storage's back."""
         return pymongo.MongoClient(self.url, **options)
 
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(DEADLINE)
+
     def kill(self) -> None:
         """As by `kill -9`."""
         assert self._process is not None

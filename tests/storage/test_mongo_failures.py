@@ -86,7 +86,7 @@ class TestOpening:
         with server.client() as client:
             role = [{"role": "readWriteAnyDatabase", "db": "admin"}]
             client.admin.command("createUser", "ann", pwd=PASSWORD, roles=role)
-        server.kill()
+        server.stop()
         server.start("--auth")
         try:
             at = f"127.0.0.1:{server.port}/app?authSource=admin"
