@@ -4,8 +4,8 @@ commands that each call sends, beside a peer.
     python benchmarks/mongo.py [--markdown] [--quick] [--url URL]
 
 Starts SecantusDB, which is not mongod, unless given a URL: so look at the ratios and the counts
-only. The peer is the `MongoDBSession` of openai-agents. Both clients take turns in one run, in small
-blocks in random order.
+only. The peer is the `MongoDBSession` of openai-agents. Both clients take turns in one run, in
+small blocks in random order.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def server(*options: str) -> Iterator[str]:
         port = probe.getsockname()[1]
     program = Path(sys.executable).with_name("secantusd-py")
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the path is of this environment
             [
                 *(program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", folder),
                 *("--log-level", "ERROR", *options),

@@ -315,5 +315,5 @@ class SupportsSweep(Protocol):
     until somebody takes it away. `Memory.recover` does."""
 
     async def sweep(self) -> int:
-        """Take it away; the number of sessions it was of. Safe to repeat, and while others write."""
+        """Take it away; the number of sessions it was of. Safe while others write."""
         ...
