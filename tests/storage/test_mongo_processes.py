@@ -23,21 +23,21 @@ from tests.servers import mongo
 DEADLINE = 300
 PROCESSES, SESSIONS, TURNS = 8, 8, 50
 
-WRITE = f"""
+WRITE = """
     import asyncio, sys
     from memory_async import Memory, StorageUnavailableError, open_storage
 
-    url, name, sessions = sys.argv[1], sys.argv[2], sys.argv[3:]
+    url, name, turns, *sessions = sys.argv[1:]
 
     async def write(memory, session):
         bound = memory.bind(session_id=session)
-        for number in range({TURNS}):
-            text = f"{{name}}.{{number}}"
-            turn = {{"role": "user", "content": text}}
+        for number in range(int(turns)):
+            text = f"{name}.{number}"
+            turn = {"role": "user", "content": text}
             saved = False
             while not saved:
                 try:
-                    await bound.save(turn, run_id=f"run {{text}}")
+                    await bound.save(turn, run_id=f"run {text}")
                     saved = True
                 except StorageUnavailableError:
                     await asyncio.sleep(0.05)  # until it is up again
@@ -55,10 +55,12 @@ WRITE = f"""
 
 
 @contextmanager
-def started(url: str, name: object, sessions: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(
+    url: str, name: object, sessions: list[str], turns: int = TURNS
+) -> Iterator[subprocess.Popen[str]]:
     """A process that is ready to write; killed when it is still there in the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WRITE), url, str(name), *sessions],
+        [sys.executable, "-c", textwrap.dedent(WRITE), url, str(name), str(turns), *sessions],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,27 +95,30 @@ def rest(processes: list[subprocess.Popen[str]]) -> list[str]:
     return said
 
 
-async def check(storage: MongoStorage, session_id: str, names: range) -> None:
+async def check(storage: MongoStorage, session_id: str, names: range, each: int = TURNS) -> None:
     turns = await storage.history(session_id)
     assert seqs(turns) == list(range(1, len(turns) + 1))
-    assert Counter(texts(turns)) == Counter(f"{name}.{n}" for name in names for n in range(TURNS))
+    assert Counter(texts(turns)) == Counter(f"{name}.{n}" for name in names for n in range(each))
 
 
-@pytest.mark.parametrize("transactions", [True, False], ids=["transactions", "journal"])
-async def test_eight_processes_write_eight_sessions_each(transactions: bool) -> None:
+@pytest.mark.parametrize(
+    ("transactions", "turns"), [(True, TURNS), (False, 10)], ids=["transactions", "journal"]
+)
+async def test_eight_processes_write_eight_sessions_each(transactions: bool, turns: int) -> None:
     base = f"{mongo.url_of(transactions=transactions)}/{unique('many')}"
     url = base if transactions else f"{base}?transactions=false"
     mine = [[f"{name} s{number}" for number in range(SESSIONS)] for name in range(PROCESSES)]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(started(url, name, sessions)) for name, sessions in enumerate(mine)
+            stack.enter_context(started(url, name, sessions, turns))
+            for name, sessions in enumerate(mine)
         ]
         go(processes)
-        assert len(rest(processes)) == PROCESSES * SESSIONS * TURNS
+        assert len(rest(processes)) == PROCESSES * SESSIONS * turns
     async with MongoStorage(base, transactions=transactions) as storage:
         for name, sessions in enumerate(mine):
             for session_id in sessions:
-                await check(storage, session_id, range(name, name + 1))
+                await check(storage, session_id, range(name, name + 1), turns)
 
 
 @pytest.mark.parametrize("transactions", [True, False], ids=["transactions", "journal"])
