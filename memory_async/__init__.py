@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from memory_async.search import Hit
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
+    from memory_async.storage.mongo import MongoStorage
     from memory_async.storage.postgres import PostgresStorage
     from memory_async.storage.protocol import (
         ABSENT,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         Snapshot,
         Storage,
         SupportsSearch,
+        SupportsSweep,
         SupportsTTL,
         Trim,
     )
@@ -137,6 +139,7 @@ _MODULES = {
     ),
     "search": ("Hit",),
     "storage.in_memory": ("InMemoryStorage",),
+    "storage.mongo": ("MongoStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),
     "storage.protocol": (
@@ -153,6 +156,7 @@ _MODULES = {
         "Snapshot",
         "Storage",
         "SupportsSearch",
+        "SupportsSweep",
         "SupportsTTL",
         "Trim",
     ),
@@ -201,6 +205,7 @@ __all__ = [
     "Message",
     "Model",
     "ModelError",
+    "MongoStorage",
     "OpenAIModel",
     "Partition",
     "PayloadError",
@@ -225,6 +230,7 @@ __all__ = [
     "StorageError",
     "StorageUnavailableError",
     "SupportsSearch",
+    "SupportsSweep",
     "SupportsTTL",
     "Trim",
     "Turn",

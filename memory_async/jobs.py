@@ -16,7 +16,7 @@ from memory_async.forked import keep
 from memory_async.keys import Cursor, Key, Kind, Partition
 from memory_async.records import Record, Session, Turn, UserProfile
 from memory_async.settings import check_count
-from memory_async.storage.protocol import Advance, Storage
+from memory_async.storage.protocol import Advance, Storage, SupportsSweep
 from memory_async.transcript import MAX_TURNS
 
 __all__ = ["Job", "JobQueue", "Jobs", "OnJobError"]
@@ -156,10 +156,10 @@ class Jobs:
         return await self._settle(timeout)
 
     async def recover(self) -> int:
-        """Bring every lagging session of the storage up to date, whoever left it behind, and finish
-        interrupted forgetting. Returns the number of sessions and users it found."""
+        """Bring every lagging session of the storage up to date, whoever left it behind, finish
+        interrupted forgetting, and sweep. Returns the number of sessions and users it found."""
         self._enter_loop()
-        found = 0
+        found = await self._storage.sweep() if isinstance(self._storage, SupportsSweep) else 0
         async for profile in self._all("profile", tags=("forgetting",)):
             if isinstance(profile, UserProfile):
                 await finish_forgetting(self._storage, profile)

@@ -224,7 +224,8 @@ class Memory(Runs[ProfileT]):
 
     async def recover(self) -> int:
         """Finish what any process left behind: lagging jobs (of the kinds this Memory has) and
-        interrupted forgetting, of all sessions in the storage. Returns how many it found."""
+        interrupted forgetting, of all sessions in the storage; and sweep away what expired sessions
+        left in it. Returns how many it found."""
         self._check_open()
         return await self._shared.jobs.recover()
 

@@ -31,6 +31,7 @@ __all__ = [
     "Snapshot",
     "Storage",
     "SupportsSearch",
+    "SupportsSweep",
     "SupportsTTL",
     "Trim",
     "When",
@@ -312,3 +313,13 @@ class SupportsTTL(Protocol):
     """A storage that lets sessions expire ``ttl`` seconds after their last write (None: never)."""
 
     ttl: float | None
+
+
+@runtime_checkable
+class SupportsSweep(Protocol):
+    """A storage where something of an expired session stays behind, out of every reader's sight,
+    until somebody takes it away. `Memory.recover` does."""
+
+    async def sweep(self) -> int:
+        """Take it away; the number of sessions it was of. Safe while others write."""
+        ...

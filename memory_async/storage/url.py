@@ -17,6 +17,8 @@ __all__ = ["open_storage"]
 DRIVERS: dict[str, tuple[str, str]] = {
     "json": ("memory_async.storage.json", "JSONStorage"),
     "memory": ("memory_async.storage.in_memory", "InMemoryStorage"),
+    "mongodb": ("memory_async.storage.mongo", "MongoStorage"),
+    "mongodb+srv": ("memory_async.storage.mongo", "MongoStorage"),
     "redis": ("memory_async.storage.redis", "RedisStorage"),
     "redis+cluster": ("memory_async.storage.redis", "RedisStorage"),
     "rediss": ("memory_async.storage.redis", "RedisStorage"),
