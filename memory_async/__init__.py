@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from memory_async.run import Run, RunPaused
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
+    from memory_async.storage.mem0 import Mem0Storage
     from memory_async.storage.postgres import PostgresStorage
     from memory_async.storage.protocol import (
         ABSENT,
@@ -132,6 +133,7 @@ _MODULES = {
     "storage.in_memory": ("InMemoryStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),
+    "storage.mem0": ("Mem0Storage",),
     "storage.protocol": (
         "ABSENT",
         "ALWAYS",
@@ -186,6 +188,7 @@ __all__ = [
     "Lease",
     "LeaseLostError",
     "Match",
+    "Mem0Storage",
     "Memory",
     "MemoryAsyncError",
     "Message",

@@ -14,7 +14,7 @@ import memory_async
 
 # The lowest layer first: a module imports from its own line and from the lines above it.
 LAYERS = [
-    "codec errors forked jsontext keys message records shield",
+    "codec errors forked jsontext keys message records retry_after shield",
     "storage",
     "chat_completions context model profile render settings transcript usage",
     "analysis forget jobs knowledge learning summary",

@@ -16,6 +16,7 @@ __all__ = ["open_storage"]
 
 DRIVERS: dict[str, tuple[str, str]] = {
     "json": ("memory_async.storage.json", "JSONStorage"),
+    "mem0": ("memory_async.storage.mem0", "Mem0Storage"),
     "memory": ("memory_async.storage.in_memory", "InMemoryStorage"),
     "redis": ("memory_async.storage.redis", "RedisStorage"),
     "redis+cluster": ("memory_async.storage.redis", "RedisStorage"),
