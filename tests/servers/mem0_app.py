@@ -218,10 +218,12 @@ def own_memory(database: str, models: str, collection: str) -> Any:
     )
 
 
-def main(database: str, models: str, port: int) -> None:
-    """Serve until killed; for a process of its own."""
+def main(models: str, port: int) -> None:
+    """Serve until killed, in a process of its own, on the database that stdin will name."""
+    import mem0  # noqa: F401 - which takes its time
     import uvicorn
 
+    database = sys.stdin.readline().strip()
     app = Mem0App(own_memory(database, models, "platform"), keep_requests=False)
     uvicorn.run(
         app, host="127.0.0.1", port=port, log_level="error", lifespan="off", access_log=False
@@ -229,4 +231,4 @@ def main(database: str, models: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

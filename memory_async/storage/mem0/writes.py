@@ -5,7 +5,7 @@ turn first, removals last, and the same batch again does what is missing."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
@@ -83,12 +83,13 @@ class State:
                 if known.created_at == batch.append.turn.created_at:
                     await self._go_on(batch.ops)
                 return Applied((), known=known)
-        todo = [self._check(op) for op in batch.ops]
-        planned = [self._plan(op, batch.turn) for op in batch.ops]  # what is too large is refused
+        ops = _bounded(batch.ops, self.log.last_seq)
+        todo = [self._check(op) for op in ops]
+        planned = [self._plan(op, batch.turn) for op in ops]  # what is too large is refused
         did = list(todo)
-        for number in sorted(range(len(todo)), key=lambda number: _order(batch.ops[number])):
+        for number in sorted(range(len(ops)), key=lambda number: _order(ops[number])):
             if todo[number]:
-                did[number] = await self._write(batch.ops[number], planned[number])
+                did[number] = await self._write(ops[number], planned[number])
         return Applied(did, self.log.last_seq if batch.append is not None else 0)
 
     async def _go_on(self, ops: Iterable[Op]) -> None:
@@ -181,8 +182,9 @@ class State:
     async def _write(self, op: Op, plan: list[list[Piece]]) -> bool:
         match op:
             case AppendOp() | PutOp() | PutSessionOp():
-                for each in plan:
-                    await self._store(each)
+                *before, last = plan
+                await self.shelf.gather(map(self._store, before))
+                await self._store(last)  # the turn, when the session is ready for it
             case AdvanceOp():
                 await self._store(plan[0])
                 await self._trim(self.log.last_seq)
@@ -282,6 +284,17 @@ def _is_dropped(entry: Entry, kind: str | None, prefix: str | None) -> bool:
     id = entry.row.id if isinstance(entry.row, RecordRow) else None
     # Of one that cannot be read only the kind is known.
     return entry.kind == kind and (not prefix or (id is not None and id.startswith(prefix)))
+
+
+def _bounded(ops: Sequence[Op], last_seq: int) -> list[Op]:
+    """The same, though the turn is written first: a trim before it does not reach it."""
+    first = next((n for n, op in enumerate(ops) if isinstance(op, AppendOp)), 0)
+    return [
+        replace(op, through=last_seq if op.through is None else min(op.through, last_seq))
+        if n < first and isinstance(op, Trim)
+        else op
+        for n, op in enumerate(ops)
+    ]
 
 
 def _order(op: Op) -> int:
