@@ -42,7 +42,7 @@ class Request:
 
 @dataclass
 class Mem0App:
-    """``fail`` is asked before each request is served (with ``late=True`` after it was, before it is
+    """``fail`` is asked before each request is served (with ``late`` after it was, before it is
     answered) and may raise `Refused`."""
 
     memory: Any
@@ -80,7 +80,11 @@ class Mem0App:
             if self.fail is not None and self.late:
                 self.fail(request)
         except Refused as refused:
-            status, answer, more_headers = refused.status, {"detail": refused.detail}, refused.headers
+            status, answer, more_headers = (
+                refused.status,
+                {"detail": refused.detail},
+                refused.headers,
+            )
         lines = {"content-type": "application/json", **more_headers}
         await send(
             {
@@ -116,9 +120,13 @@ class Mem0App:
         metadata, infer = body.get("metadata") or {}, body.get("infer", True)
         for name, id in scope.items():
             if len(id) > MAX_ENTITY:
-                raise Refused(400, f"{name} is too long. Maximum length is {MAX_ENTITY} characters.")
+                raise Refused(
+                    400, f"{name} is too long. Maximum length is {MAX_ENTITY} characters."
+                )
         if len(json.dumps(metadata)) > MAX_METADATA:
-            raise Refused(400, f"metadata is too long. Maximum length is {MAX_METADATA} characters.")
+            raise Refused(
+                400, f"metadata is too long. Maximum length is {MAX_METADATA} characters."
+            )
         if infer:
             event = str(uuid.uuid4())
             self.events[event] = {"id": event, "status": "PENDING"}

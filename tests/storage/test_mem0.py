@@ -7,7 +7,6 @@ import pytest
 pytest.importorskip("httpx")
 
 from memory_async.keys import Key
-from memory_async.storage.mem0 import Mem0Storage
 from memory_async.storage.mem0.rows import key_of
 from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage, RunConformance, StorageConformance

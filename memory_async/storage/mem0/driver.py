@@ -17,7 +17,7 @@ from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.engine import is_expired, scan, start_of_view
 from memory_async.storage.mem0.log import Log
 from memory_async.storage.mem0.own import OwnMemory
-from memory_async.storage.mem0.rows import LOG, Entry, key_of, log_of, owned_by, records_of
+from memory_async.storage.mem0.rows import Entry, key_of, log_of, owned_by, records_of
 from memory_async.storage.mem0.service import Service
 from memory_async.storage.mem0.shelf import Shelf
 from memory_async.storage.mem0.writes import apply_batch

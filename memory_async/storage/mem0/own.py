@@ -58,7 +58,7 @@ class OwnMemory:
             )
             return [str(each["id"]) for each in answer["results"]]
 
-    async def list(self, scope: Scope, metadata: Mapping[str, str]) -> list[Found]:
+    async def read_all(self, scope: Scope, metadata: Mapping[str, str]) -> list[Found]:
         most = AT_FIRST
         while True:
             with self._errors():

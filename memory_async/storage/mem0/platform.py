@@ -107,13 +107,13 @@ class Platform:
             ids = _ids(await self._outcome(str(event)))
         return ids
 
-    async def list(self, scope: Scope, metadata: Mapping[str, str]) -> list[Found]:
+    async def read_all(self, scope: Scope, metadata: Mapping[str, str]) -> list[Found]:
         for _ in range(READINGS):
             memories, steady = await self._read_pages(scope, metadata)
             if steady:
                 return memories
         raise StorageUnavailableError(
-            f"{self._shown}: memories were deleted again and again while they were listed: try again"
+            f"{self._shown}: memories were deleted all the time while they were listed: try again"
         )
 
     async def search(
@@ -203,9 +203,7 @@ class Platform:
             raise StorageUnavailableError(f"the storage at {self._shown} was closed meanwhile")
         given = {**self._params, **(params or {})} or None
         try:
-            response = await self._client.request(
-                method, self._url + path, json=body, params=given
-            )
+            response = await self._client.request(method, self._url + path, json=body, params=given)
         except httpx.TimeoutException as error:
             late = StorageUnavailableError(f"{self._shown} did not answer in time")
             raise Refusal(late, again=True) from error
@@ -231,10 +229,10 @@ class Platform:
 
     def _refusal(self, method: str, path: str, response: httpx.Response) -> Refusal:
         status = response.status_code
-        secret = self._key if len(self._key) > 7 else "\0"  # some servers repeat what they were sent
+        secret = self._key if len(self._key) > 7 else "\0"  # some servers repeat the key
         said = repr(response.text.replace(secret, "***")[:300])
         meaning = _MEANING.get(status, "failed" if status >= 500 else "refused a request")
-        message = f"{self._shown} {meaning} ({status} to {method} {path.split('?')[0]}: {said})"
+        message = f"{self._shown} {meaning} ({status} to {method} {path}: {said})"
         unavailable = status in _AGAIN or status in (401, 403, 404, 413)
         error = StorageUnavailableError(message) if unavailable else StorageError(message)
         after = parse_retry_after(response.headers.get("retry-after", ""))
@@ -262,7 +260,7 @@ def _path(id: str) -> str:
 
 def _is_json(response: httpx.Response) -> bool:
     """Of the API itself, and not of a web server that knows no such path."""
-    return response.headers.get("content-type", "").startswith("application/json")
+    return "application/json" in response.headers.get("content-type", "")
 
 
 def _ids(answer: Any) -> list[str]:

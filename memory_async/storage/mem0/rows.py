@@ -22,8 +22,21 @@ from memory_async.errors import PayloadError
 from memory_async.keys import Key, Partition
 from memory_async.storage.mem0.service import Found
 
-__all__ = ["Entry", "JobRow", "Piece", "Place", "Row", "entries",
-           "key_of", "log_of", "owned_by", "pieces", "place", "records_of", "scope_of"]
+__all__ = [
+    "Entry",
+    "JobRow",
+    "Piece",
+    "Place",
+    "Row",
+    "entries",
+    "key_of",
+    "log_of",
+    "owned_by",
+    "pieces",
+    "place",
+    "records_of",
+    "scope_of",
+]
 
 FORMAT = 1
 MAX_METADATA = 2000  # characters, as JSON

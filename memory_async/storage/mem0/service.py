@@ -44,7 +44,7 @@ class Service(Protocol):
         """The ids of the new memories; none when Mem0 names none."""
         ...
 
-    async def list(self, scope: Scope, metadata: Mapping[str, str]) -> list[Found]:
+    async def read_all(self, scope: Scope, metadata: Mapping[str, str]) -> list[Found]:
         """All memories, of every page."""
         ...
 

@@ -32,7 +32,7 @@ class Shelf:
         found: list[Entry] = []
         for _ in range(READINGS):
             # Looked at once more: how a server takes its filters is not ours to rely on.
-            listed = await self._call(self.service.list(self.scope, wanted))
+            listed = await self._call(self.service.read_all(self.scope, wanted))
             found = entries(each for each in listed if _fits(each, wanted))
             if all(entry.whole for entry in found):
                 break
@@ -44,12 +44,12 @@ class Shelf:
         head, *rest = new
         added = await self.gather(self._add(piece) for piece in rest)
         if old is None:
-            id, gone = await self._add(head), ()
+            id = await self._add(head)
         elif await self._call(self.service.update(old.head, head.text, head.metadata)):
-            id, gone = old.head, old.others
+            id = old.head
         else:  # deleted by another writer meanwhile
-            id, gone = await self._add(head), old.others
-        await self.gather(map(self._delete, gone))
+            id = await self._add(head)
+        await self.gather(map(self._delete, old.others if old is not None else ()))
         [entry] = entries(
             Found(each, piece.text, piece.metadata, "", "", 0.0)
             for each, piece in zip([id, *added], new, strict=True)
@@ -80,14 +80,12 @@ class Shelf:
 
     async def _add(self, piece: Piece) -> str:
         message = {"role": "user", "content": piece.text}
-        ids = await self._call(
-            self.service.add(self.scope, [message], piece.metadata, infer=False)
-        )
+        ids = await self._call(self.service.add(self.scope, [message], piece.metadata, infer=False))
         if ids:
             return ids[0]
         # A text it has already (the first try has arrived) is dropped without naming an id.
         wanted = {"key": piece.metadata["key"]}
-        for each in await self._call(self.service.list(self.scope, wanted)):
+        for each in await self._call(self.service.read_all(self.scope, wanted)):
             if _fits(each, piece.metadata):
                 return each.id
         raise StorageUnavailableError(

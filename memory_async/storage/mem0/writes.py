@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.keys import Key, Partition
 from memory_async.records import Turn
@@ -27,6 +26,7 @@ from memory_async.storage.driver import Applied
 from memory_async.storage.engine import is_expired, trimmed
 from memory_async.storage.mem0.log import Log
 from memory_async.storage.mem0.rows import (
+    LOG,
     Entry,
     JobRow,
     Piece,
@@ -69,7 +69,7 @@ class State:
         found = await self.shelf.gather(self.shelf.read(each) for each in wanted)
         rows = [entry for each in found for entry in each]
         self.log = Log(rows)
-        self.records = {entry.key: entry for entry in rows if entry.row is None or _is_record(entry)}
+        self.records = {entry.key: entry for entry in rows if _is_record(entry)}
 
     async def apply(self, batch: Batch) -> Applied:
         header = self.log.header
@@ -160,9 +160,7 @@ class State:
             plan.append(self._header(op.session))
         elif op.session.keep_turns and not header.keep_turns:
             plan.append(self._header(header._replace(keep_turns=True)))
-        plan += [
-            self._job(JobRow(name, 0, None)) for name in op.due if name not in self.log.jobs
-        ]
+        plan += [self._job(JobRow(name, 0, None)) for name in op.due if name not in self.log.jobs]
         row = op.turn._replace(seq=self.log.last_seq + 1)
         plan.append(self._turn(row, _said(turn), op.session.user_id))
         return plan
@@ -240,13 +238,14 @@ class State:
         return [*(entry for _, entry in self.log.turns), *self.log.jobs.values(), *header]
 
     async def _remove(self, rows: list[Entry]) -> bool:
-        *others, last = rows or [None]
-        await self.shelf.gather(self.shelf.remove(each) for each in others if each is not None)
-        if last is not None:
-            await self.shelf.remove(last)
-            self.records = {k: e for k, e in self.records.items() if e not in rows}
-            self.log = Log() if self.log.header_entry in rows else self.log
-        return bool(rows)
+        if not rows:
+            return False
+        await self.shelf.gather(map(self.shelf.remove, rows[:-1]))
+        await self.shelf.remove(rows[-1])
+        self.records = {key: each for key, each in self.records.items() if each not in rows}
+        if self.log.header_entry in rows:
+            self.log = Log()
+        return True
 
 
 def _said(turn: Turn) -> str:
@@ -275,7 +274,7 @@ def _record_key(op: Op) -> str | None:
 
 
 def _is_record(entry: Entry) -> bool:
-    return isinstance(entry.row, RecordRow)
+    return entry.kind not in LOG
 
 
 def _is_dropped(entry: Entry, kind: str | None, prefix: str | None) -> bool:
