@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UserProfile,
     )
     from memory_async.run import Run, RunPaused
+    from memory_async.search import Hit
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
     from memory_async.storage.mem0 import Mem0Storage
@@ -130,6 +131,7 @@ _MODULES = {
         "Run",
         "RunPaused",
     ),
+    "search": ("Hit",),
     "storage.in_memory": ("InMemoryStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),
@@ -176,6 +178,7 @@ __all__ = [
     "Drop",
     "DynamicProfile",
     "Expect",
+    "Hit",
     "InMemoryStorage",
     "Inbox",
     "Item",

@@ -40,6 +40,7 @@ class AnalysisJob:
     """Due with every turn."""
 
     every = 1
+    idle: float | None = None
 
     def __init__(
         self,

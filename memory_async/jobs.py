@@ -25,6 +25,7 @@ logger = logging.getLogger("memory_async.jobs")
 
 PAGE = 100
 MAX_CONFLICTS = 20
+MAX_CURSORS = 10_000
 CANCEL_GRACE = 1.0  # seconds a cancelled job has to end
 
 OnJobError: TypeAlias = Callable[[str, str, Exception], Awaitable[None] | None]
@@ -32,10 +33,12 @@ OnJobError: TypeAlias = Callable[[str, str, Exception], Awaitable[None] | None]
 
 
 class Job(Protocol):
-    """One kind of background work on a session's log."""
+    """One kind of background work on a session's log: due when ``every`` turns have come, or when
+    ``idle`` seconds have passed since the last one (None: only `Jobs.drain` takes fewer)."""
 
     name: str
     every: int
+    idle: float | None
 
     async def step(self, storage: Storage, session: Session, turns: Sequence[Turn]) -> bool:
         """Take the first of ``turns`` and advance the cursor; False when there is no more to do.
@@ -81,6 +84,8 @@ class Jobs:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._wanted: dict[tuple[str, str], bool] = {}  # to be run, with rests or not
         self._behind: dict[tuple[str, str], int] = {}
+        self._cursors: dict[tuple[str, str], int] = {}  # as far as is known here
+        self._idle: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self.running = self.done = self.failed = 0
 
     @property
@@ -91,13 +96,19 @@ class Jobs:
     def lag(self) -> int:
         return sum(self._behind.values())
 
-    def wake(self, session_id: str, names: Iterable[str]) -> None:
-        """A turn has been saved: start its jobs, never wait for them."""
+    def wake(self, session_id: str, names: Iterable[str], seq: int) -> None:
+        """Turn ``seq`` has been saved: start the jobs that may be due, never wait for them."""
         self._enter_loop()
         for name in names:
-            if name in self._jobs:
-                self._behind[session_id, name] = self._behind.get((session_id, name), 0) + 1
+            if name not in self._jobs:
+                continue
+            key, job = (session_id, name), self._jobs[name]
+            self._behind[key] = self._behind.get(key, 0) + 1
+            through = self._cursors.get(key, 0 if seq == 1 else None)
+            if through is None or not 0 < seq - through < job.every:
                 self._start(session_id, name, rest=False)
+            elif job.idle is not None and not self._closed:
+                self._start_when_idle(key, job.idle)
 
     async def run(self, name: str, session_id: str, *, rest: bool = True) -> bool:
         """Bring one job of one session up to date, here and now; with ``rest`` also the turns it
@@ -112,6 +123,7 @@ class Jobs:
                 return found
             through = session.jobs[name].through
             self._behind[key] = session.last_seq - through
+            self._know(key, through)
             if not self._behind[key]:
                 del self._behind[key]
             if session.last_seq - through < (1 if rest else job.every):
@@ -166,6 +178,8 @@ class Jobs:
     async def close(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for what is due, then cancel what is left."""
         self._enter_loop()
+        for session_id, name in list(self._idle):
+            self._start(session_id, name, rest=self._queue is None)
         self._closed = True
         try:
             if not await self._settle(timeout):
@@ -202,12 +216,26 @@ class Jobs:
         if self._closed:
             return
         key = (session_id, name)
+        if (timer := self._idle.pop(key, None)) is not None:
+            timer.cancel()
         # One that runs looks again when it is through: twenty turns, one more call.
         self._wanted[key] = rest or self._wanted.get(key, False)
         if key not in self._tasks:
             task = asyncio.create_task(self._work(key), name=f"{name} of {session_id}")
             self._tasks[key] = task
             task.add_done_callback(functools.partial(self._ended, key))
+
+    def _start_when_idle(self, key: tuple[str, str], seconds: float) -> None:
+        if (timer := self._idle.pop(key, None)) is not None:
+            timer.cancel()
+        start = functools.partial(self._start, *key, rest=self._queue is None)
+        self._idle[key] = asyncio.get_running_loop().call_later(seconds, start)
+
+    def _know(self, key: tuple[str, str], through: int) -> None:
+        self._cursors.pop(key, None)
+        self._cursors[key] = through
+        if len(self._cursors) > MAX_CURSORS:
+            del self._cursors[next(iter(self._cursors))]
 
     async def _work(self, key: tuple[str, str]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from memory_async.analysis import AnalysisJob
+from memory_async.indexing import SEARCH_JOB, SearchJob
 from memory_async.jobs import Job
 from memory_async.model import SupportsClose, as_model
 from memory_async.profile import profile_job
@@ -19,17 +20,19 @@ def job_names(settings: Settings, user_id: str | None) -> tuple[str, ...]:
     names = [SUMMARY_JOB] if settings.summary_memory else []
     if settings.user_analysis_memory and user_id is not None:
         names.append(profile_job(settings.profile_name))
+    if settings.search_memory:
+        names.append(SEARCH_JOB)
     return tuple(names)
 
 
 def make_jobs(settings: Settings, owned: AsyncExitStack) -> list[Job]:
     """The jobs themselves; what their model has to close goes to ``owned``."""
+    jobs: list[Job] = [SearchJob()] if settings.search_memory else []
     if settings.model is None:
-        return []
+        return jobs
     model = as_model(settings.model)
     if model is not settings.model and isinstance(model, SupportsClose):
         owned.push_async_callback(model.aclose)
-    jobs: list[Job] = []
     if settings.summary_memory:
         every, prompt = settings.summary_every, settings.summary_prompt
         jobs.append(SummaryJob(model, every=every, prompt=prompt))

@@ -37,7 +37,8 @@ class Memory(Runs[ProfileT]):
 
     ``storage`` is a URL (see `open_storage`) or a storage object. Save flags say what is persisted:
     ``full_session_memory`` the whole history, ``summary_memory`` a summary of the session,
-    ``user_analysis_memory`` what is learned of the user. Load flags say what is injected into later
+    ``user_analysis_memory`` what is learned of the user; ``search_memory`` keeps the whole history
+    too, and indexes it for `search`. Load flags say what is injected into later
     runs; left at None they mirror the save flags. ``num_last_messages`` bounds the loaded history,
     in turns. One `Memory` per process, one `bind` per request:
 
@@ -56,6 +57,7 @@ class Memory(Runs[ProfileT]):
         full_session_memory: bool = False,
         summary_memory: bool = False,
         user_analysis_memory: bool = False,
+        search_memory: bool = False,
         load_full_session_memory: bool | None = None,
         load_summary_memory: bool | None = None,
         load_user_analysis_memory: bool | None = None,
@@ -81,6 +83,7 @@ class Memory(Runs[ProfileT]):
             full_session_memory=full_session_memory,
             summary_memory=summary_memory,
             user_analysis_memory=user_analysis_memory,
+            search_memory=search_memory,
             load_full_session_memory=load_full_session_memory,
             load_summary_memory=load_summary_memory,
             load_user_analysis_memory=load_user_analysis_memory,
@@ -162,7 +165,7 @@ class Memory(Runs[ProfileT]):
             run_id=str(uuid.uuid4()) if run_id is None else check_id("run_id", run_id),
         )
         due = job_names(settings, self.user_id)
-        if not settings.full_session_memory and not due:
+        if not settings.keeps_turns and not due:
             return None
         writes: list[Write] = [Append(turn, self._new_header(), due)]
         if run_id is not None:
@@ -170,7 +173,7 @@ class Memory(Runs[ProfileT]):
             writes.append(Expect(Key("checkpoint", turn.key.partition, run_id), ABSENT))
         [result, *_] = await storage.apply(*writes)
         assert result.turn is not None  # noqa: S101 - an Append always has one
-        self._shared.jobs.wake(self.session_id, due)
+        self._shared.jobs.wake(self.session_id, due, result.turn.seq)
         logger.debug("saved turn %d of session %r", result.turn.seq, self.session_id)
         return result.turn
 

@@ -160,12 +160,12 @@ class Runs(View[ProfileT]):
             run_id=run.run_id,
         )
         due = job_names(self._settings, run.user_id)
-        keep = self._settings.full_session_memory or due
+        keep = self._settings.keeps_turns or due
         # With nothing to persist the turn leaves only its run_id: that it was completed.
         trim = [] if keep else [Trim(run.session_id)]
         header = replace(self._new_header(), session_id=run.session_id)
         stored = await claim.finish(Append(turn, header, due), *trim)
-        self._shared.jobs.wake(run.session_id, due)
+        self._shared.jobs.wake(run.session_id, due, stored.seq)
         return stored
 
     def _new_header(self) -> Session:
@@ -173,5 +173,5 @@ class Runs(View[ProfileT]):
             session_id=self.session_id,
             user_id=self.user_id,
             agent_id=self._settings.agent_id,
-            keep_turns=self._settings.full_session_memory,
+            keep_turns=self._settings.keeps_turns,
         )

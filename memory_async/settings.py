@@ -11,6 +11,7 @@ from memory_async.context import CountTokens, estimate_tokens
 from memory_async.errors import ConfigurationError
 from memory_async.keys import MAX_ID_BYTES, check_id
 from memory_async.profile import DynamicProfile, Profile, profile_job
+from memory_async.words import require_stemmer
 
 __all__ = ["Settings", "UserMemoryMode"]
 
@@ -24,6 +25,7 @@ class Settings:
     full_session_memory: bool = False
     summary_memory: bool = False
     user_analysis_memory: bool = False
+    search_memory: bool = False
     load_full_session_memory: bool | None = None
     load_summary_memory: bool | None = None
     load_user_analysis_memory: bool | None = None
@@ -46,6 +48,8 @@ class Settings:
         check_id("profile_name", self.profile_name, MAX_ID_BYTES - len(profile_job("")))
         if self.agent_id is not None:
             check_id("agent_id", self.agent_id)
+        if self.search_memory:
+            require_stemmer()
         check_count("num_last_messages", self.num_last_messages)
         check_count("summary_every", self.summary_every, least=1)
         if not self.lease_seconds > 0:
@@ -76,6 +80,11 @@ class Settings:
             raise ConfigurationError(
                 f"{' and '.join(wanted)} needs a model: give model=, e.g. 'openai/gpt-4o-mini'"
             )
+
+    @property
+    def keeps_turns(self) -> bool:
+        """What is searched is kept."""
+        return self.full_session_memory or self.search_memory
 
     @property
     def load_full(self) -> bool:

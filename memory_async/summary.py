@@ -26,6 +26,7 @@ class SummaryJob:
     """Due when ``every`` turns have come since the summary."""
 
     name = SUMMARY_JOB
+    idle: float | None = None
 
     def __init__(self, model: Model, *, every: int = 1, prompt: str | None = None) -> None:
         self.every = every

@@ -17,11 +17,13 @@ from memory_async.message import Message
 from memory_async.profile import read_traits
 from memory_async.records import Session, Turn, UserProfile
 from memory_async.render import render
+from memory_async.search import Hit, search_turns
 from memory_async.settings import Settings, check_count
 from memory_async.storage.batch import check_owner
 from memory_async.storage.protocol import Snapshot, Storage
 from memory_async.summary import SUMMARY_JOB, summary_of
 from memory_async.usage import add_usage
+from memory_async.words import require_stemmer
 
 __all__ = ["INHERIT", "Inherit", "ProfileT", "Shared", "View", "given_or_new_id"]
 
@@ -130,6 +132,27 @@ class View(Generic[ProfileT]):
         place = before.cursor if isinstance(before, Session) else before
         found = await self._use().find("session", user_id=self.user_id, before=place, limit=limit)
         return [each for each in found if isinstance(each, Session)]
+
+    async def search(self, query: str, limit: int = 10, session_id: str | None = None) -> list[Hit]:
+        """The messages of the user's own turns that fit ``query`` best, best first; of all their
+        sessions, or of one. For nobody: of their own session only.
+
+        A turn is found as soon as it is saved. Words are compared without case, accents and English
+        endings. What no engine has indexed (a session saved without ``search_memory``, or an engine
+        without full text) is looked at in the user's 20 newest sessions, up to 1,000 turns.
+        """
+        storage = self._use()
+        require_stemmer()
+        check_count("limit", limit)
+        session = None
+        if session_id is not None or self.user_id is None:
+            view = self if session_id is None else self._view(session_id)
+            session = await view.session()
+            if session is None:
+                return []
+        return await search_turns(
+            storage, query, user_id=self.user_id, session=session, limit=limit
+        )
 
     async def usage(self) -> dict[str, Any]:
         """The sum of the usage of all turns, also of those whose messages were trimmed."""

@@ -14,10 +14,10 @@ import memory_async
 
 # The lowest layer first: a module imports from its own line and from the lines above it.
 LAYERS = [
-    "codec errors forked jsontext keys message records retry_after shield",
+    "codec errors forked jsontext keys message ranking records retry_after shield words",
     "storage",
     "chat_completions context model profile render settings transcript usage",
-    "analysis forget jobs knowledge learning summary",
+    "analysis forget indexing jobs knowledge learning search summary",
     "checkpoints claim run runs view",
     "memory",
     "cli inbox integrations sync testing",
@@ -27,7 +27,7 @@ LAYERS = [
 # What neither `import memory_async` nor `Memory` imports: drivers' packages and frameworks.
 LAZY = """
     aiosqlite asyncpg filelock httpx motor pymongo redis sqlite3
-    agents hypothesis openai pydantic_ai pytest
+    Stemmer agents hypothesis openai pydantic_ai pytest
 """
 
 MAX_LINES = 400

@@ -57,6 +57,14 @@ class AdvanceOp(NamedTuple):
     created_at: int | None
 
 
+class IndexOp(NamedTuple):
+    """What `SupportsSearch.index` was given: a write on its own, in no batch."""
+
+    key: Key
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
 Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Expect | Drop | Trim
 
 

@@ -178,7 +178,7 @@ class Driver(ABC):
     ) -> list[Record]:
         if kind == "turn":
             raise ConfigurationError("turns are read with history(), not with find()")
-        _check_counts(limit=limit)
+        check_counts(limit=limit)
         query = Query(
             kind,
             None if partition is None else str(partition),
@@ -216,7 +216,7 @@ class Driver(ABC):
         trimmed: bool = False,
     ) -> list[Turn]:
         check_id("session_id", session_id)
-        _check_counts(last=last, after=after, before=before, limit=limit)
+        check_counts(last=last, after=after, before=before, limit=limit)
         if last is not None and limit is not None:
             raise ConfigurationError(
                 "history() takes last= (the newest) or limit= (the first), not both"
@@ -238,7 +238,7 @@ class Driver(ABC):
         profile: str = "default",
     ) -> Snapshot:
         check_id("session_id", session_id)
-        _check_counts(last=last)
+        check_counts(last=last)
         if since is not None:
             check_id("a job's name", since)
         key = None if user_id is None else Key("profile", Partition("user", user_id), profile)
@@ -356,7 +356,7 @@ def place_of(row: SessionRow | RecordRow) -> tuple[int, str, str]:
     return row.created_at, row.id, row.partition
 
 
-def _check_counts(**counts: int | None) -> None:
+def check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and (
             isinstance(count, bool) or not isinstance(count, int) or count < 0

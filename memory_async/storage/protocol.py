@@ -262,7 +262,8 @@ class Match(NamedTuple):
 
     ``key`` is the turn or record it was indexed for, ``part`` its place among the texts given to
     `index` (of a turn: the message's place), ``seq`` the turn's (0 for a record). ``score`` says
-    how well it fits, higher is better; it compares within one answer only.
+    how well it fits, higher is better; it compares within one answer only. ``label`` is what
+    `index` was given with it.
     """
 
     key: Key
@@ -270,6 +271,7 @@ class Match(NamedTuple):
     seq: int
     text: str
     score: float
+    label: str = ""
 
 
 @runtime_checkable
@@ -281,10 +283,11 @@ class SupportsSearch(Protocol):
     found from that very write on.
     """
 
-    async def index(self, key: Key, text: str | Sequence[str]) -> None:
-        """Make what is stored at ``key`` findable by ``text``, or by each of several; they replace
-        what it was indexed by before. Nothing happens when it is not (or no longer) there. An
-        owner is not given: it is the stored one. Safe to repeat."""
+    async def index(self, key: Key, text: str | Sequence[str], labels: Sequence[str] = ()) -> None:
+        """Make what is stored at ``key`` findable by ``text``, or by each of several (an empty one
+        only keeps its place); they replace what it was indexed by before. ``labels``, one for each,
+        come back with them and are not searched. Nothing happens when it is not (or no longer)
+        there. An owner is not given: it is the stored one. Safe to repeat."""
 
     async def search(
         self,
@@ -294,10 +297,13 @@ class SupportsSearch(Protocol):
         partition: Partition | None = None,
         user_id: str | None = None,
         limit: int = 10,
+        around: int = 0,
     ) -> list[Match]:
         """The texts of things of ``kind`` that fit the words of ``query`` best, best first; only
         those in ``partition``, and only those owned by ``user_id``, where given. Every character of
-        a query is text: no operators."""
+        a query is text: no operators. After them the other texts that stand up to ``around`` places
+        before and after one of them in its session (of records, none): those that have no word of
+        the query with score 0."""
         ...
 
 

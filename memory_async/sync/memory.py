@@ -16,6 +16,7 @@ from memory_async.keys import Cursor
 from memory_async.message import Message, MessagesLike
 from memory_async.model import ModelLike
 from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
+from memory_async.search import Hit
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
 from memory_async.sync.run import RunBlock
@@ -42,6 +43,7 @@ class Memory(Generic[ProfileT]):
         full_session_memory: bool = False,
         summary_memory: bool = False,
         user_analysis_memory: bool = False,
+        search_memory: bool = False,
         load_full_session_memory: bool | None = None,
         load_summary_memory: bool | None = None,
         load_user_analysis_memory: bool | None = None,
@@ -73,6 +75,7 @@ class Memory(Generic[ProfileT]):
             full_session_memory=full_session_memory,
             summary_memory=summary_memory,
             user_analysis_memory=user_analysis_memory,
+            search_memory=search_memory,
             load_full_session_memory=load_full_session_memory,
             load_summary_memory=load_summary_memory,
             load_user_analysis_memory=load_user_analysis_memory,
@@ -196,6 +199,9 @@ class Memory(Generic[ProfileT]):
 
     def usage(self) -> dict[str, Any]:
         return self._portal.call(self._memory.usage)
+
+    def search(self, query: str, limit: int = 10, session_id: str | None = None) -> list[Hit]:
+        return self._portal.call(self._memory.search, query, limit=limit, session_id=session_id)
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> Session:
         return self._portal.call(self._memory.set_metadata, metadata)

@@ -100,7 +100,7 @@ async def test_after_close_no_job_begins(make: Make, script: Script, storage: St
         with pytest.raises(StorageUnavailableError):
             await after
     assert await memory.drain()
-    memory.jobs.wake("s1", ["summary"])
+    memory.jobs.wake("s1", ["summary"], 1)
     assert await memory.jobs.recover() == 1
     assert (memory.jobs.queued, memory.jobs.running) == (0, 0)
     assert len(script.calls) == calls

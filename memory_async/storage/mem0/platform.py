@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -23,6 +24,7 @@ PAGE = 200  # the most the Platform gives at once
 MOST_FOUND = 1000  # the most it searches for
 ATTEMPTS = 4
 LONGEST_WAIT = 60.0
+CLOSING = 5.0  # seconds that calls under way have to end
 READINGS = 5  # of pages that change while they are read
 EVENT_TIMEOUT = 300.0  # seconds an extraction may take
 
@@ -69,6 +71,8 @@ class Platform:
         self._params = {name: value for name, value in of.items() if value is not None}
         self._timeout = httpx.Timeout(timeout, connect=10.0, pool=None)
         self._client: httpx.AsyncClient | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
 
     def __repr__(self) -> str:
         return self._shown
@@ -85,12 +89,19 @@ class Platform:
 
     async def close(self) -> None:
         client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        if client is None:
+            return
+        # httpx would forget a connection that is being made while it closes the others.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                while self._under_way:
+                    self._idle.clear()
+                    await self._idle.wait()
+        await client.aclose()
 
     def abandon(self) -> None:
-        keep(self._client)
-        self._client = None
+        keep(self._client, self._idle)
+        self._client, self._under_way, self._idle = None, 0, asyncio.Event()
 
     async def add(
         self,
@@ -202,18 +213,18 @@ class Platform:
         if self._client is None:
             raise StorageUnavailableError(f"the storage at {self._shown} was closed meanwhile")
         given = {**self._params, **(params or {})} or None
+        self._under_way += 1
         try:
             response = await self._client.request(method, self._url + path, json=body, params=given)
         except httpx.TimeoutException as error:
             late = StorageUnavailableError(f"{self._shown} did not answer in time")
             raise Refusal(late, again=True) from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             unreachable = StorageUnavailableError(f"cannot reach Mem0 at {self._shown}: {error!r}")
-            raise Refusal(unreachable, again=True) from error
-        except RuntimeError as error:  # httpx: its client has been closed
-            raise StorageUnavailableError(
-                f"the storage at {self._shown} was closed meanwhile"
-            ) from error
+            raise Refusal(unreachable, again=isinstance(error, httpx.HTTPError)) from error
+        finally:
+            self._under_way -= 1
+            self._idle.set()
         if response.status_code == 404 and "gone" in more and _is_json(response):
             return more["gone"]
         if not response.is_success:

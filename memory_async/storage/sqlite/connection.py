@@ -12,25 +12,29 @@ import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 from memory_async.errors import SchemaTooNewError, StorageUnavailableError
 from memory_async.forked import Whole, keep, watch
 from memory_async.keys import to_micros, utc_now
-from memory_async.storage.batch import Batch
+from memory_async.storage.batch import Batch, IndexOp
 from memory_async.storage.driver import Applied
-from memory_async.storage.sqlite import writes
+from memory_async.storage.sqlite import search, writes
 
 GROUP = 128
 
 
-class Waiting:
-    """A batch on its way: its result, or its error, is here once `Writer.commit` has returned."""
+Statements: TypeAlias = Callable[[sqlite3.Connection], Iterable[Any]]
+"""Several statements that travel as one."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+
+class Waiting:
+    """A write on its way: its result, or its error, is here once `Writer.commit` has returned."""
+
+    def __init__(self, work: Batch | IndexOp) -> None:
+        self.work = work
         self.done: Applied | None = None
         self.error: Exception | None = None
 
@@ -50,8 +54,10 @@ class Connection:
             self._connection = connect()
         watch(self)
 
-    def execute(self, statement: str, parameters: Any = ()) -> Rows:
+    def execute(self, statement: Statements | str, parameters: Any = ()) -> Rows:
         with self._call:
+            if not isinstance(statement, str):
+                return Rows(statement(self._connection))
             return Rows(self._connection.execute(statement, parameters).fetchall())
 
     def commit(self) -> None:
@@ -177,7 +183,7 @@ class Writer(sqlite3.Connection):
         for waiting in group:
             self.execute("SAVEPOINT batch")
             try:
-                waiting.done = writes.apply(self, self._namespace, waiting.batch)
+                waiting.done = self._do(waiting.work)
             except Exception as error:
                 waiting.error = error
                 if not self.in_transaction:  # a failure that took the whole transaction along
@@ -185,6 +191,11 @@ class Writer(sqlite3.Connection):
                 self.execute("ROLLBACK TO batch")
             self.execute("RELEASE batch")
         self.execute("COMMIT")
+
+    def _do(self, work: Batch | IndexOp) -> Applied:
+        if isinstance(work, IndexOp):
+            return Applied([search.index(self, self._namespace, work)])
+        return writes.apply(self, self._namespace, work)
 
 
 def _migrations() -> Iterator[tuple[int, str]]:

@@ -23,14 +23,16 @@ from memory_async.errors import (
 )
 from memory_async.forked import keep
 from memory_async.keys import Key, to_micros, utc_now
-from memory_async.storage.batch import Batch
+from memory_async.storage.batch import Batch, IndexOp
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
-from memory_async.storage.sqlite import reads
+from memory_async.storage.protocol import Match
+from memory_async.storage.searching import SearchDriver, Wanted
+from memory_async.storage.sqlite import reads, search
 from memory_async.storage.sqlite.connection import Connection, Reader, Waiting, Writer
 from memory_async.storage.url import file_path
 
 
-class SqliteStorage(Driver):
+class SqliteStorage(SearchDriver):
     """A SQLite file in WAL mode, or a private database in memory without a ``path``.
 
     ``durability="full"`` (the default) syncs every commit to the disk: what `apply` returned for
@@ -105,13 +107,25 @@ class SqliteStorage(Driver):
         super()._forked()
 
     async def _apply(self, batch: Batch) -> Applied:
-        waiting = Waiting(batch)
+        return await self._commit(batch)
+
+    async def _index(self, op: IndexOp) -> None:
+        await self._commit(op)
+
+    async def _commit(self, work: Batch | IndexOp) -> Applied:
+        waiting = Waiting(work)
         self._waiting.append(waiting)
         with self._errors():
             await self._connections[0].commit()
             if waiting.done is None:
                 raise waiting.error or StorageUnavailableError(f"{self!r} was closed meanwhile")
         return waiting.done
+
+    async def _search(self, wanted: Wanted) -> list[Match]:
+        look: Any = partial(search.search, namespace=self.namespace, wanted=wanted)
+        with self._errors():
+            found: Any = await self._connections[-1].execute_fetchall(look)
+        return list(found)
 
     async def _read(self, statement: reads.Statement) -> list[Any]:
         with self._errors():

@@ -22,6 +22,7 @@ from memory_async.storage.batch import (
 )
 from memory_async.storage.driver import Applied
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
+from memory_async.storage.sqlite import search
 
 HEADER = """
 SELECT id, user_id, version, last_seq, trimmed FROM memory_sessions
@@ -50,8 +51,8 @@ UPDATE memory_sessions SET last_seq = last_seq + 1, keep_turns = max(keep_turns,
 WHERE id = :id RETURNING last_seq"""
 
 NEW_TURN = """
-INSERT INTO memory_turns (session, seq, run_id, created_at, usage, payload)
-VALUES (?, ?, ?, ?, ?, ?)"""
+INSERT INTO memory_turns (id, session, seq, run_id, created_at, usage, payload)
+VALUES (?1 << 32 | ?2, ?1, ?2, ?3, ?4, ?5, ?6)"""
 
 SET_METADATA = "UPDATE memory_sessions SET updated_at = ?, version = ?, payload = ? WHERE id = ?"
 
@@ -178,12 +179,13 @@ def _new_session(db: sqlite3.Connection, namespace: str, row: SessionRow) -> int
 
 def _write(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
     match op:
-        case PutOp(row=row):
+        case PutOp(row=row, text=text):
             tags = json.dumps(row.tags, ensure_ascii=False) if row.tags else None
             columns = (namespace, *row[:5], tags, *row[6:])
             [(id,)] = db.execute(PUT_RECORD, columns).fetchall()
             db.execute(UNTAG, (id,))
             db.executemany(TAG, [(tag, id) for tag in dict.fromkeys(row.tags)])
+            search.index_record(db, namespace, id, row, text)
         case PutSessionOp(row=header):
             if stored := _header(db, namespace, header.session_id):
                 given = (header.updated_at, header.version, header.payload, stored[0])

@@ -1,0 +1,72 @@
+"""What the drivers with a full text of their own share: what is asked of them, checked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memory_async.errors import ConfigurationError, PayloadError
+from memory_async.keys import MAX_KEY_BYTES, Key, Kind, Partition, check_id
+from memory_async.storage.batch import IndexOp
+from memory_async.storage.driver import Driver, check_counts
+from memory_async.storage.protocol import Match
+from memory_async.words import query_terms
+
+__all__ = ["SearchDriver", "Wanted"]
+
+
+class Wanted(NamedTuple):
+    """The conditions of one `search`; ``terms`` are those of `query_terms`, at least one."""
+
+    terms: tuple[str, ...]
+    kind: Kind
+    partition: Partition | None
+    user_id: str | None
+    limit: int
+    around: int
+
+
+class SearchDriver(Driver):
+    """A `Driver` that meets `SupportsSearch`."""
+
+    @abstractmethod
+    async def _index(self, op: IndexOp) -> None: ...
+
+    @abstractmethod
+    async def _search(self, wanted: Wanted) -> list[Match]: ...
+
+    async def index(self, key: Key, text: str | Sequence[str], labels: Sequence[str] = ()) -> None:
+        key.check()
+        if key.kind == "session":
+            raise ConfigurationError(f"a session is found by its turns: {key}")
+        texts = (text,) if isinstance(text, str) else tuple(text)
+        if labels and len(labels) != len(texts):
+            raise ConfigurationError(f"{len(labels)} labels for {len(texts)} texts")
+        for each in (*texts, *labels):
+            try:
+                each.encode()
+            except UnicodeEncodeError:
+                raise PayloadError("a text to index holds a lone surrogate") from None
+        await self.open()
+        await self._index(IndexOp(key, texts, tuple(labels) or ("",) * len(texts)))
+
+    async def search(
+        self,
+        query: str,
+        *,
+        kind: Kind,
+        partition: Partition | None = None,
+        user_id: str | None = None,
+        limit: int = 10,
+        around: int = 0,
+    ) -> list[Match]:
+        check_counts(limit=limit, around=around)
+        for id in (partition and partition.id, user_id):
+            if id:
+                check_id("a condition of search()", id, MAX_KEY_BYTES)
+        terms = tuple(query_terms(query))
+        await self.open()
+        if not terms or not limit:
+            return []
+        return await self._search(Wanted(terms, kind, partition, user_id, limit, around))
