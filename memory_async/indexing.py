@@ -1,51 +1,19 @@
-"""The job that makes a session's turns findable, and what of a turn is."""
+"""The job that makes a session's turns findable."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from memory_async.keys import from_micros, to_micros
-from memory_async.message import Message
 from memory_async.records import Session, Turn
+from memory_async.searchable import said
 from memory_async.storage.protocol import Advance, Storage, SupportsSearch
 
-__all__ = ["SEARCH_JOB", "Label", "SearchJob", "said"]
+__all__ = ["SEARCH_JOB", "SearchJob"]
 
 SEARCH_JOB = "search"
 EVERY = 20  # turns that are indexed together while they come fast
 IDLE = 2.0  # seconds after which fewer are
-MAX_TEXT = 20_000  # characters of a message that are searched
-_UNSEARCHED = ("system", "developer")
-
-
-class Label(NamedTuple):
-    """What comes back with an indexed text: whose it is, and when it was said."""
-
-    role: str
-    name: str
-    created_at: datetime
-
-    def __str__(self) -> str:
-        return f"{to_micros(self.created_at)} {self.role} {self.name}"
-
-    @classmethod
-    def parse(cls, text: str) -> Label:
-        at, role, name = text.split(" ", 2)
-        return cls(role, name, from_micros(int(at)))
-
-    @classmethod
-    def of(cls, turn: Turn, message: Message) -> Label:
-        return cls(message.role, message.name or "", message.created_at or turn.created_at)
-
-
-def said(turn: Turn) -> Iterator[tuple[str, Label]]:
-    """The text of each message of a turn (empty where it is not searched), and its label."""
-    for message in turn.messages:
-        text = "" if message.role in _UNSEARCHED else message.text[:MAX_TEXT]
-        yield text, Label.of(turn, message)
 
 
 class SearchJob:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from memory_async.indexing import SEARCH_JOB, Label, said
+from memory_async.indexing import SEARCH_JOB
 from memory_async.ranking import AROUND, Passage, rank
 from memory_async.records import Session, Turn
+from memory_async.searchable import Label, said
 from memory_async.storage.protocol import Match, Storage, SupportsSearch
 
 __all__ = ["Hit", "search_turns"]

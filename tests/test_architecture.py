@@ -14,7 +14,7 @@ import memory_async
 
 # The lowest layer first: a module imports from its own line and from the lines above it.
 LAYERS = [
-    "codec errors forked jsontext keys message ranking records retry_after shield words",
+    "codec errors forked jsontext keys message ranking records retry_after searchable shield words",
     "storage",
     "chat_completions context model profile render settings transcript usage",
     "analysis forget indexing jobs knowledge learning search summary",

@@ -67,6 +67,12 @@ def file_path(scheme: str, rest: str) -> str:
     return unquote(rest[1:])
 
 
+def boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(text)
+    return text.lower() in ("true", "1")
+
+
 def _options(driver: type[Driver], scheme: str, query: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):

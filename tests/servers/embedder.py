@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-DIMENSIONS = 64
+DIMENSIONS = 256
+EVERYWHERE = frozenset(["a", "called", "i", "is", "my", "of", "the", "user", "what"])
 
 
 def embed(text: str) -> list[float]:
     """A direction for each word: texts that share words are close."""
     vector = [0.0] * DIMENSIONS
     for word in re.findall(r"\w+", text.lower()) or [""]:
+        if word in EVERYWHERE:
+            continue
         digest = hashlib.sha256(word.encode()).digest()
         vector[digest[0] % DIMENSIONS] += 1.0 if digest[1] % 2 else -1.0
     return vector if any(vector) else [1.0] * DIMENSIONS

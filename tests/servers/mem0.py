@@ -131,6 +131,13 @@ def own() -> Any:
     return memory
 
 
+def own_storage(namespace: str = "default", **options: Any) -> Storage:
+    """A storage on `own` memories."""
+    from memory_async.storage.mem0 import Mem0Storage
+
+    return Mem0Storage(memory=own(), namespace=namespace, **options)
+
+
 @contextmanager
 def serving() -> Iterator[tuple[Mem0App, str]]:
     """The Platform's calls, served by this process on `own` memories; the app and its URL."""

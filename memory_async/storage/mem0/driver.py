@@ -10,19 +10,25 @@ from weakref import WeakValueDictionary
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError, CorruptRecordError
-from memory_async.keys import Key, Partition
+from memory_async.keys import MAX_KEY_BYTES, Key, Kind, Partition, check_id
+from memory_async.records import Turn
 from memory_async.shield import to_the_end
 from memory_async.storage.batch import Batch
-from memory_async.storage.driver import Applied, Driver, Query, Span, View
+from memory_async.storage.driver import Applied, Driver, Query, Span, View, check_counts
 from memory_async.storage.engine import is_expired, scan, start_of_view
+from memory_async.storage.mem0.learned import Learned
 from memory_async.storage.mem0.log import Log
 from memory_async.storage.mem0.own import OwnMemory
 from memory_async.storage.mem0.rows import Entry, key_of, log_of, owned_by, records_of
+from memory_async.storage.mem0.search import search
 from memory_async.storage.mem0.service import Service
 from memory_async.storage.mem0.shelf import Shelf
 from memory_async.storage.mem0.writes import apply_batch
+from memory_async.storage.protocol import Match
+from memory_async.storage.url import boolean
 
 __all__ = ["Mem0Storage"]
+
 
 HOST = "https://api.mem0.ai"
 
@@ -35,6 +41,10 @@ class Mem0Storage(Driver):
     has no transactions, no compare-and-set and no sequences (`unpromised`): writers in several
     processes may give two turns of a session one ``seq``, but lose none. It can neither order nor
     bound a listing, so a session is read as a whole, 200 memories a call.
+
+    With ``infer=True`` the analysis of users is Mem0's: a `Memory` with ``user_analysis_memory``
+    hands it the turns, needs no model, and reads what it extracted as the trait ``facts``.
+    `search` is Mem0's own.
     """
 
     unpromised = frozenset({"compare-and-set", "transactions", "unique seq"})
@@ -43,6 +53,7 @@ class Mem0Storage(Driver):
         "org_id": str,
         "project_id": str,
         "base_url": str,
+        "infer": boolean,
     }
 
     def __init__(
@@ -53,6 +64,7 @@ class Mem0Storage(Driver):
         project_id: str | None = None,
         base_url: str = HOST,
         memory: Any = None,
+        infer: bool = False,
         namespace: str = "default",
         timeout: float = 60.0,
     ) -> None:
@@ -68,7 +80,9 @@ class Mem0Storage(Driver):
                 timeout=timeout,
             )
         self._service = service
+        self.analyses_users = infer
         self._shelf = Shelf(service, self.namespace)
+        self._learned = Learned(service, self.namespace)
         self._writing: WeakValueDictionary[Partition, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
@@ -99,11 +113,54 @@ class Mem0Storage(Driver):
         async with lock:  # one after the other within this process; Mem0 itself has no locks
             return await to_the_end(apply_batch(self._shelf, batch))
 
+    # --- what Mem0 does by itself: searching and learning ---
+
+    async def index(self, key: Key, text: str | Sequence[str], labels: Sequence[str] = ()) -> None:
+        """Nothing to do: Mem0 indexes what it keeps."""
+        key.check()
+        await self.open()
+
+    async def search(
+        self,
+        query: str,
+        *,
+        kind: Kind,
+        partition: Partition | None = None,
+        user_id: str | None = None,
+        limit: int = 10,
+        around: int = 0,
+    ) -> list[Match]:
+        check_counts(limit=limit, around=around)
+        for id in (partition and partition.id, user_id):
+            if id:
+                check_id("a condition of search()", id, MAX_KEY_BYTES)
+        await self.open()
+        return await search(
+            self._shelf, query, kind, partition, user_id=user_id, limit=limit, around=around
+        )
+
+    async def analyse(self, user_id: str, turns: Sequence[Turn]) -> None:
+        """Have Mem0 extract what the user told. Returns when it has."""
+        await self.open()
+        await self._learned.analyse(check_id("user_id", user_id), turns)
+
+    async def unlearn(self, user_id: str) -> None:
+        """Delete what Mem0 has extracted of the user."""
+        await self.open()
+        await self._learned.unlearn(check_id("user_id", user_id))
+
     # --- reading ---
 
     async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
         if key.kind == "session":
             return (await self._log(key.id)).header
+        if key.kind == "profile" and self.analyses_users:
+            stored = await self._stored(key)
+            row = stored if isinstance(stored, RecordRow) else None
+            return await self._learned.profile(key, row)
+        return await self._stored(key)
+
+    async def _stored(self, key: Key) -> RecordRow | TurnRow | None:
         for entry in await self._shelf.read({"key": key_of(key)}):
             if isinstance(entry.row, TurnRow):
                 return entry.row
@@ -167,7 +224,8 @@ class Mem0Storage(Driver):
             return None
         entries = await self._shelf.read({"key": key_of(key)})
         rows = self._readable(entries)
-        return rows[0] if rows else None
+        row = rows[0] if rows else None
+        return await self._learned.profile(key, row) if self.analyses_users else row
 
     async def _log(self, session_id: str) -> Log:
         return Log(await self._shelf.read(log_of(session_id)))

@@ -36,6 +36,7 @@ __all__ = [
     "place",
     "records_of",
     "scope_of",
+    "where_of",
 ]
 
 FORMAT = 1
@@ -65,6 +66,11 @@ class Place(NamedTuple):
     kind: str
     where: str
     key: str
+    partition: str
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"kind": self.kind, "where": self.where, "key": self.key}
 
 
 class Piece(NamedTuple):
@@ -80,6 +86,7 @@ class Entry(NamedTuple):
 
     kind: str
     key: str
+    partition: str
     head: str
     others: tuple[str, ...]
     row: Row | None
@@ -96,7 +103,7 @@ def scope_of(namespace: str, user_id: str | None = None) -> dict[str, str]:
 
 def place(kind: str, partition: Partition | str, id: str) -> Place:
     what = "log" if kind in LOG else "records"
-    return Place(kind, _digest(what, partition), _digest(kind, partition, id))
+    return Place(kind, _digest(what, partition), _digest(kind, partition, id), str(partition))
 
 
 def records_of(partition: Partition | str) -> dict[str, str]:
@@ -107,6 +114,11 @@ def records_of(partition: Partition | str) -> dict[str, str]:
 def log_of(session_id: str) -> dict[str, str]:
     """The metadata that header, jobs and turns of a session share."""
     return {"where": _digest("log", Partition("session", session_id))}
+
+
+def where_of(kind: str, partition: Partition) -> dict[str, str]:
+    """The metadata of all of its kind, and of what is kept beside it."""
+    return {"where": place(kind, partition, "").where}
 
 
 def key_of(key: Key) -> str:
@@ -125,13 +137,13 @@ def pieces(
     token = uuid.uuid4().hex[:12]
     base = {
         "memory_async": FORMAT,
-        **at._asdict(),
+        **at.metadata,
         "owner": owned_by(owner)["owner"] if owner is not None else "",
         "seq": row.seq if isinstance(row, TurnRow) else 0,
         "token": token,
     }
     columns = row[:_SESSION] if isinstance(row, SessionRow) else row
-    data = json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps([at.partition, *columns], ensure_ascii=False, separators=(",", ":"))
     frame = {**base, "part": MAX_PIECES, "parts": MAX_PIECES, "packed": 1, "row": ""}
     room = MAX_METADATA - len(json.dumps(frame))
     packed = len(json.dumps(data)) - 2 > room
@@ -176,48 +188,56 @@ def _entry(group: list[Found]) -> Entry | None:
     for memory in group:
         by_token[memory.metadata["token"]].setdefault(memory.metadata["part"], memory)
     heads = [memory for memory in group if memory.metadata["part"] == 0]
-    read = [(head, *_read(head, by_token[head.metadata["token"]])) for head in heads]
+    read = [_read(head, by_token[head.metadata["token"]]) for head in heads]
     if not read:
         return None  # another writer was interrupted before it wrote the head
-    head, row, whole = max(read, key=_precedence)
+    head, partition, row, whole = max(read, key=_precedence)
     if row is None and whole and head.metadata["kind"] == "turn":
         row = TurnRow(head.metadata["seq"], "unreadable", 0, None, "unreadable")
     others = tuple(memory.id for memory in group if memory.id != head.id)
-    return Entry(head.metadata["kind"], head.metadata["key"], head.id, others, row, whole)
+    return Entry(
+        head.metadata["kind"], head.metadata["key"], partition, head.id, others, row, whole
+    )
 
 
-def _precedence(each: tuple[Found, Row | None, bool]) -> tuple[Any, ...]:
+class _Read(NamedTuple):
+    head: Found
+    partition: str
+    row: Row | None
+    whole: bool
+
+
+def _precedence(read: _Read) -> tuple[Any, ...]:
     """Which of several rows counts: one that can be read; the first turn of a run, the oldest
     header (its user owns the session), the job that is furthest, the record written last."""
-    head, row, whole = each
     rank: tuple[Any, ...]
-    match row:
-        case TurnRow():
+    match read.row:
+        case TurnRow() as row:
             rank = (-row.seq, -row.created_at)
-        case SessionRow():
+        case SessionRow() as row:
             rank = (-row.created_at,)
-        case JobRow():
+        case JobRow() as row:
             rank = (row.through,)
         case _:
-            rank = (head.updated_at,)
-    return row is not None, whole, rank, head.id
+            rank = (read.head.updated_at,)
+    return read.row is not None, read.whole, rank, read.head.id
 
 
-def _read(head: Found, parts: Mapping[int, Found]) -> tuple[Row | None, bool]:
+def _read(head: Found, parts: Mapping[int, Found]) -> _Read:
     count = head.metadata["parts"]
     if any(part not in parts for part in range(1, count)):
-        return None, False
+        return _Read(head, "", None, whole=False)
+    pieces = [head, *(parts[part] for part in range(1, count))]
     try:
-        data = "".join(parts[part].metadata["row"] if part else head.metadata["row"]
-                       for part in range(count))  # fmt: skip
+        data = "".join(piece.metadata["row"] for piece in pieces)
         if head.metadata["packed"]:
             data = zlib.decompress(base64.b64decode(data)).decode()
-        columns = json.loads(data)
-        if (kind := head.metadata["kind"]) not in _ROWS:
+        partition, *columns = json.loads(data)
+        if (kind := head.metadata["kind"]) not in LOG:
             columns[5] = tuple(columns[5])  # the tags
-        return _ROWS.get(kind, RecordRow)(*columns), True
+        return _Read(head, partition, _ROWS.get(kind, RecordRow)(*columns), whole=True)
     except (ValueError, TypeError, KeyError, IndexError, zlib.error):
-        return None, True
+        return _Read(head, "", None, whole=True)
 
 
 def _digest(*parts: object) -> str:
