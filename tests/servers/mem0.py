@@ -7,6 +7,7 @@ Once a process, and gone with it: `shared` serves the Platform's calls in a proc
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import subprocess
 import sys
@@ -20,14 +21,16 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 from memory_async.storage.protocol import Storage
 from tests.servers import need
 from tests.servers.embedder import embedder
-from tests.servers.mem0_app import KEY, Mem0App, own_memory
+from tests.servers.mem0_app import KEY, SERVING, Mem0App, own_memory
 from tests.servers.postgres import Postgres, free_port
 
-DEADLINE = 60
+DEADLINE = 120  # seconds; it takes five, where nothing else runs
 HERE = Path(__file__).parents[2]
 
 
@@ -85,18 +88,17 @@ def _pgvector(stack: ExitStack) -> Postgres:
 
 
 def _wait(url: str, process: subprocess.Popen[str]) -> None:
-    import httpx
-
+    """Until it lists, and so has made its table."""
     deadline = time.monotonic() + DEADLINE
-    body = {"filters": {"AND": [{"agent_id": "nobody"}]}}
+    body = json.dumps({"filters": {"AND": [{"agent_id": "nobody"}]}}).encode()
+    headers = {"Authorization": f"Token {KEY}"}
     while True:
         assert process.poll() is None, "the Mem0 of the tests did not start"
         assert time.monotonic() < deadline
         try:
-            headers = {"Authorization": f"Token {KEY}"}
-            if httpx.post(f"{url}/v3/memories/", json=body, headers=headers).is_success:
+            with urlopen(Request(f"{url}/v3/memories/", body, headers), timeout=DEADLINE):
                 return
-        except httpx.HTTPError:
+        except URLError:
             time.sleep(0.05)
 
 
@@ -140,9 +142,7 @@ def serving() -> Iterator[tuple[Mem0App, str]]:
     import uvicorn
 
     app = Mem0App(own())
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=free_port(), log_level="error", lifespan="off", access_log=False
-    )
+    config = uvicorn.Config(app, port=free_port(), **SERVING)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -159,8 +159,6 @@ def serving() -> Iterator[tuple[Mem0App, str]]:
 
 def damage(key: str, collection: str = "platform") -> None:
     """Overwrite the payload of the row under ``key``, behind everybody's back."""
-    import json
-
     import psycopg
 
     with closing(psycopg.connect(_rig().database, autocommit=True)) as connection:

@@ -20,6 +20,15 @@ KEY = "m0-a-key-of-the-tests"
 MAX_METADATA = 2000
 MAX_ENTITY = 255
 MAX_PAGE = 200
+# Connections stay open for longer than a busy machine makes a client think.
+SERVING: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "log_level": "error",
+    "lifespan": "off",
+    "access_log": False,
+    "timeout_keep_alive": 120,
+    "timeout_graceful_shutdown": 5,
+}
 ENTITIES = ("user_id", "agent_id", "app_id", "run_id")
 
 
@@ -233,9 +242,7 @@ def main(models: str, port: int) -> None:
 
     database = sys.stdin.readline().strip()
     app = Mem0App(own_memory(database, models, "platform"), keep_requests=False)
-    uvicorn.run(
-        app, host="127.0.0.1", port=port, log_level="error", lifespan="off", access_log=False
-    )
+    uvicorn.run(app, port=port, **SERVING)
 
 
 if __name__ == "__main__":

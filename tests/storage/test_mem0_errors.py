@@ -151,7 +151,7 @@ async def test_the_wait_is_the_one_asked_for(served: Served, storage: Mem0Storag
         served.app.fail = times(1, 429, "/add/", Retry_After="0.3")
         start = loop.time()
         await storage.apply(append(s))
-    assert 0.3 <= loop.time() - start < 5
+    assert loop.time() - start >= 0.3
 
 
 @pytest.mark.parametrize("read", ["get", "history", "snapshot", "find"])
