@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("httpx")
 
-from memory_async import Memory, open_storage
+from memory_async import ConfigurationError, Memory, open_storage
 from memory_async.storage.mem0 import Mem0Storage
 from memory_async.storage.mem0.platform import PAGE, Platform
+from memory_async.storage.mem0.rows import scope_of
 from memory_async.storage.protocol import Storage
-from memory_async.testing.material import unique
+from memory_async.testing.material import append, unique
 from tests.servers import mem0
 from tests.servers.mem0_app import KEY, Mem0App, Request
 
@@ -157,3 +158,30 @@ async def test_a_url_names_it(served: tuple[Mem0App, str], monkeypatch: pytest.M
         assert (storage.analyses_users, storage.namespace) == (True, "n")
         assert url in repr(storage)
         assert app.requests[-1].query == {"org_id": "o", "project_id": "p"}
+
+
+@pytest.mark.parametrize("base_url", ["api.mem0.ai", "ftp://mem0", ""])
+def test_an_address_that_is_none_is_refused(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url"):
+        Mem0Storage(KEY, base_url=base_url)
+
+
+def test_without_a_key_it_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEM0_API_KEY", raising=False)
+    with pytest.raises(ConfigurationError, match="MEM0_API_KEY"):
+        Mem0Storage()
+    with pytest.raises(ConfigurationError, match="printable"):
+        Mem0Storage("kéy")
+    with pytest.raises(ConfigurationError, match="AsyncMemory"):
+        Mem0Storage(memory=object())
+
+
+async def test_an_own_memory_stays_in_its_process_and_open() -> None:
+    storage = Mem0Storage(memory=mem0.own(), namespace=unique("namespace"))
+    await storage.apply(append("s"))
+    await storage.close()
+    assert (await mem0.own().get_all(filters=scope_of(storage.namespace)))["results"]
+    child = Mem0Storage(memory=mem0.own())
+    child._forked()  # as in a child
+    with pytest.raises(ConfigurationError, match="forked"):
+        await child.open()

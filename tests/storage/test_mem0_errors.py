@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +16,7 @@ import stamina.instrumentation
 
 pytest.importorskip("httpx")
 
-from memory_async import ConfigurationError, Memory, PayloadError, StorageUnavailableError
+from memory_async import Memory, PayloadError, StorageUnavailableError
 from memory_async.errors import StorageError
 from memory_async.keys import Key
 from memory_async.records import Checkpoint, Item
@@ -90,12 +91,6 @@ async def test_a_service_that_is_down_says_so(waits: list[float]) -> None:
     assert len(waits) == 3
 
 
-@pytest.mark.parametrize("base_url", ["api.mem0.ai", "ftp://mem0", ""])
-def test_an_address_that_is_none_is_refused(base_url: str) -> None:
-    with pytest.raises(ConfigurationError, match="base_url"):
-        Mem0Storage(KEY, base_url=base_url)
-
-
 async def test_a_wrong_key_says_so_and_is_not_shown(served: Served, waits: list[float]) -> None:
     key = "m0-another-key"
     storage = Mem0Storage(key, base_url=served.url)
@@ -103,16 +98,6 @@ async def test_a_wrong_key_says_so_and_is_not_shown(served: Served, waits: list[
         await storage.open()
     assert key not in str(raised.value)
     assert not waits
-
-
-def test_without_a_key_it_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MEM0_API_KEY", raising=False)
-    with pytest.raises(ConfigurationError, match="MEM0_API_KEY"):
-        Mem0Storage()
-    with pytest.raises(ConfigurationError, match="printable"):
-        Mem0Storage("kéy")
-    with pytest.raises(ConfigurationError, match="AsyncMemory"):
-        Mem0Storage(memory=object())
 
 
 async def test_413_is_not_tried_again(
@@ -323,3 +308,72 @@ async def test_a_cancelled_save_is_whole(served: Served, storage: Mem0Storage) -
             await task
         session = await storage.get(Key("session", in_session(s), s))
         assert (session is not None) == (len(await storage.history(s)) == 1)
+
+
+# --- what else may come in between ---
+
+
+async def test_a_deletion_between_two_pages_hides_nothing(
+    served: Served, storage: Mem0Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_async.storage.mem0.platform.PAGE", 2)
+    where = unique("collection")
+    for number in range(6):
+        await storage.apply(Put(item(where, f"{number}"), ABSENT))
+    serve, gone = served.app._list, list[str]()
+
+    async def serve_pages(request: Request) -> object:
+        if request.query["page"] == "2" and not gone:
+            newest = (await serve(replace(request, query={"page": "1"})))["results"][0]
+            gone.append(newest["id"])
+            await mem0.own().delete(newest["id"])  # which moves up all that follow
+        return await serve(request)
+
+    monkeypatch.setattr(served.app, "_list", serve_pages)
+    assert {each.key.id for each in await storage.find("item")} == set("01234")
+    assert gone
+
+
+async def test_a_failed_extraction_is_reported_and_done_later(
+    served: Served, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract = served.app._extract
+
+    async def failing(event: str, *rest: object) -> None:
+        served.app.events[event] = {"id": event, "status": "FAILED"}
+
+    errors: list[Exception] = []
+    async with Mem0Storage(
+        KEY, base_url=served.url, namespace=unique("namespace"), infer=True
+    ) as storage:
+        memory = Memory(
+            storage,
+            "s",
+            "ada",
+            user_analysis_memory=True,
+            on_job_error=lambda job, session_id, error: errors.append(error),
+        )
+        monkeypatch.setattr(served.app, "_extract", failing)
+        assert await memory.save({"role": "user", "content": "I like tea."})
+        assert await memory.drain(60)
+        assert ["could not add" in str(error) for error in errors] == [True]
+        monkeypatch.setattr(served.app, "_extract", extract)
+        assert await memory.recover() == 1
+        profile = await memory.profile()
+        assert profile is not None
+        assert profile.model_dump(exclude_defaults=True) == {"facts": ["User: I like tea"]}
+        await memory.close()
+
+
+async def test_memories_of_others_in_the_same_scope_are_left_alone(
+    served: Served, storage: Mem0Storage
+) -> None:
+    s = unique("session")
+    await fill(storage, s, 2)
+    scope = scope_of(storage.namespace)
+    for metadata in ({}, {"memory_async": 1}, {"memory_async": 1, "kind": "turn", "key": 7}):
+        note = [{"role": "user", "content": unique("a note")}]
+        await mem0.own().add(note, **scope, metadata=metadata, infer=False)
+    assert seqs(await storage.history(s)) == [1, 2]
+    assert await storage.search("note", kind="turn") is not None
+    assert storage.corrupt_rows == 0

@@ -86,7 +86,8 @@ async def test_memory_search(storage: Mem0Storage) -> None:
 
 async def test_the_profile_is_what_mem0_extracts(storage: Mem0Storage) -> None:
     async with Memory(storage, user_analysis_memory=True) as memory:  # and no model
-        chat = memory.bind(session_id=unique("session"), user_id="ada")
+        # Mem0 takes neither spaces in an id, nor more than 255 characters.
+        chat = memory.bind(session_id=unique("session"), user_id="Ada Lovelace / é" * 25)
         assert await chat.profile() is None
         await chat.save(
             [

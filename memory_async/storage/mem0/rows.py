@@ -29,6 +29,7 @@ __all__ = [
     "Place",
     "Row",
     "entries",
+    "is_ours",
     "key_of",
     "log_of",
     "owned_by",
@@ -45,6 +46,12 @@ MAX_TEXT = 2000  # characters a piece: some thousand tokens, which every embedde
 MAX_PIECES = 1000
 MAX_ENTITY = 255  # characters of a user's or an agent's id
 LOG = frozenset({"session", "job", "turn"})
+
+
+_FIELDS = {
+    **dict.fromkeys(("kind", "where", "key", "token", "row"), str),
+    **dict.fromkeys(("part", "parts", "packed", "seq"), int),
+}
 
 
 class JobRow(NamedTuple):
@@ -178,9 +185,16 @@ def entries(memories: Iterable[Found]) -> list[Entry]:
     them, always the same one counts."""
     groups: dict[str, list[Found]] = defaultdict(list)
     for memory in memories:
-        if memory.metadata.get("memory_async") == FORMAT:
-            groups[str(memory.metadata.get("key"))].append(memory)
+        if is_ours(memory.metadata):
+            groups[memory.metadata["key"]].append(memory)
     return [entry for group in groups.values() if (entry := _entry(group)) is not None]
+
+
+def is_ours(metadata: Mapping[str, Any]) -> bool:
+    """Not somebody else's memory, nor one whose metadata somebody has edited."""
+    return metadata.get("memory_async") == FORMAT and all(
+        isinstance(metadata.get(name), kind) for name, kind in _FIELDS.items()
+    )
 
 
 def _entry(group: list[Found]) -> Entry | None:

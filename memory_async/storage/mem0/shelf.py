@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from memory_async.errors import StorageUnavailableError
-from memory_async.storage.mem0.rows import FORMAT, Entry, Piece, entries, scope_of
+from memory_async.storage.mem0.rows import Entry, Piece, entries, is_ours, scope_of
 from memory_async.storage.mem0.service import Found, Service
 
 __all__ = ["Shelf"]
@@ -41,7 +41,7 @@ class Shelf:
     async def search(self, query: str, wanted: Mapping[str, str], limit: int) -> list[Found]:
         """The memories with this metadata that fit best, best first."""
         found = await self._call(self.service.search(query, self.scope, wanted, limit))
-        return [each for each in found if _fits(each, {**wanted, "memory_async": FORMAT})]
+        return [each for each in found if is_ours(each.metadata) and _fits(each, wanted)]
 
     async def write(self, new: Sequence[Piece], old: Entry | None) -> Entry:
         """Write a row, in place of the ``old`` one. Until its head is written, nothing of it is
