@@ -189,9 +189,10 @@ class State:
             case Trim(through=through):
                 return await self._trim(self.log.last_seq if through is None else through)
             case Delete(key=Key(kind="session")):
-                return await self._remove(self._of_the_log())
+                await self._remove(self._of_the_log())
             case Delete(key=key):
-                return await self._remove([self.records[key_of(key)]])
+                entry = self.records.get(key_of(key))  # None: dropped in the same batch
+                await self._remove([entry] if entry is not None else [])
             case Drop(kind=kind, prefix=prefix):
                 whole = kind is None and self.partition.space == "session"
                 rows = [e for e in self.records.values() if _is_dropped(e, kind, prefix)]
