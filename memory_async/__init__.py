@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from memory_async.inbox import Inbox
     from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.keys import Cursor, Key, Partition
+    from memory_async.knowledge import KnowledgeBase
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -107,6 +108,7 @@ _MODULES = {
         "Key",
         "Partition",
     ),
+    "knowledge": ("KnowledgeBase",),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),
@@ -190,6 +192,7 @@ __all__ = [
     "JobState",
     "Jobs",
     "Key",
+    "KnowledgeBase",
     "Lease",
     "LeaseLostError",
     "Match",

@@ -10,15 +10,23 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-from pydantic import TypeAdapter, ValidationError
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
 from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Kind, Partition, check_id, from_micros, to_micros
-from memory_async.message import Message
-from memory_async.records import FIELD_NAMES, RECORDS, JobState, Record, Requirement, Session, Turn
+from memory_async.records import (
+    FIELD_NAMES,
+    RECORDS,
+    JobState,
+    Record,
+    Requirement,
+    Session,
+    Turn,
+    turn_as_read,
+)
+from memory_async.stored import build_messages, dump_messages, load_entries
 
 FORMAT = 1
 MAX_TAGS = 4
@@ -71,47 +79,6 @@ class RecordRow(NamedTuple):
 # --- fields that are more than JSON ---------------------------------------------------------------
 
 
-_MESSAGE = ("role", "content", "tool_calls", "tool_call_id", "name")
-
-
-def _dump_message(message: Message) -> dict[str, Any]:
-    out = dict(message.extra or {})
-    if message.raw is not None:
-        if any(message.raw.get(name) != getattr(message, name) for name in _MESSAGE):
-            raise PayloadError("a message's raw differs from it: use Message.parse() of a dict")
-        out["raw"] = message.raw
-    else:
-        out.update({n: value for n in _MESSAGE if (value := getattr(message, n)) is not None})
-    if message.created_at is not None:
-        out["created_at"] = to_micros(message.created_at)
-    return out
-
-
-def _load_message(data: dict[str, Any]) -> Message:
-    source = data.get("raw", data)
-    known = {name: source[name] for name in _MESSAGE if name in source}
-    if "raw" in data:
-        known["raw"] = source
-    if "created_at" in data:
-        known["created_at"] = from_micros(data["created_at"])
-    unknown = {name: value for name, value in data.items() if name not in Message.model_fields}
-    return Message(**known, extra=unknown or None)
-
-
-def _dump_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    return [_dump_message(message) for message in messages]
-
-
-_PLAIN_MESSAGES = TypeAdapter(list[Message])
-
-
-def _load_messages(data: list[dict[str, Any]]) -> list[Message]:
-    try:  # in one go: most messages have the plain fields only
-        return _PLAIN_MESSAGES.validate_python(data)
-    except ValidationError:
-        return [_load_message(each) for each in data]
-
-
 def _dump_value(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return {"base64": base64.b64encode(value).decode()}
@@ -146,7 +113,7 @@ def _load_requirements(data: list[dict[str, Any]]) -> list[Requirement]:
     ]
 
 
-_MESSAGES = (_dump_messages, _load_messages)
+_MESSAGES = (dump_messages, lambda data: build_messages(load_entries(data)))
 _TIME = (_optional(to_micros), _optional(from_micros))
 # Field name -> (to JSON, from JSON); a name means the same in every record.
 _SPECIAL: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -170,6 +137,8 @@ _COLUMNS = {
     "extra",
 }
 _SESSION_PAYLOAD = {"metadata"}
+_IN_RANGE = to_micros(datetime.max.replace(tzinfo=UTC))
+_NO_TURN: dict[str, Any] = {"messages": []}  # what is left of one that was trimmed
 
 
 def _payload(record: Record, names: Iterable[str]) -> str:
@@ -180,17 +149,19 @@ def _payload(record: Record, names: Iterable[str]) -> str:
     return dump_json(data, record.kind)
 
 
-def _parse(payload: str, key: object) -> dict[str, Any]:
+def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
+    """The payload's fields; ``name % of`` says whose they are, should they be unreadable."""
     try:
         data = load_json(payload)
         found = data.pop("v")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CorruptRecordError(f"cannot read {key}: {error!r}") from error
+        raise CorruptRecordError(f"cannot read {name % of}: {error!r}") from error
     if not isinstance(found, int) or found < FORMAT:
-        raise CorruptRecordError(f"cannot read {key}: its format is {found!r}")
+        raise CorruptRecordError(f"cannot read {name % of}: its format is {found!r}")
     if found > FORMAT:
         raise SchemaTooNewError(
-            f"{key} has format {found!r}, this memory_async knows {FORMAT}: upgrade memory_async"
+            f"{name % of} has format {found!r}, this memory_async knows {FORMAT}: "
+            "upgrade memory_async"
         )
     return data  # type: ignore[no-any-return]
 
@@ -200,7 +171,7 @@ def _parse(payload: str, key: object) -> dict[str, Any]:
 
 def encode_turn(turn: Turn) -> TurnRow:
     check_id("run_id", turn.run_id)
-    data: dict[str, Any] = {"v": FORMAT, "messages": _dump_messages(turn.messages)}
+    data: dict[str, Any] = {"v": FORMAT, "messages": dump_messages(turn.messages)}
     if turn.user_id is not None:
         data["user_id"] = turn.user_id
     usage = None if turn.usage is None else dump_json(turn.usage, "usage")
@@ -208,18 +179,21 @@ def encode_turn(turn: Turn) -> TurnRow:
     return TurnRow(turn.seq, turn.run_id, created, usage, dump_json(data, "turn"))
 
 
+_TURN_NAME = "turn %s of session %r"
+
+
 def decode_turn(session_id: str, row: TurnRow) -> Turn:
-    key = f"turn {row.seq} of session {session_id!r}"
-    data = {} if row.payload is None else _parse(row.payload, key)
+    seq, _, created_at, usage, payload = row
+    data = _NO_TURN if payload is None else _parse(payload, _TURN_NAME, seq, session_id)
     try:
-        return Turn(
-            session_id=session_id,
-            seq=row.seq,
-            run_id=row.run_id,
-            created_at=from_micros(row.created_at),
-            user_id=data.get("user_id"),
-            usage=None if row.usage is None else load_json(row.usage),
-            messages=[] if row.payload is None else _load_messages(data["messages"]),
+        if not 0 <= created_at <= _IN_RANGE:
+            from_micros(created_at)  # raises, or is before 1970
+        return turn_as_read(
+            session_id,
+            data.get("user_id"),
+            None if usage is None else load_json(usage),
+            row,
+            load_entries(data["messages"]),
         )
     except (
         ValueError,
@@ -229,7 +203,8 @@ def decode_turn(session_id: str, row: TurnRow) -> Turn:
         OverflowError,
         PayloadError,
     ) as error:
-        raise CorruptRecordError(f"cannot read {key}: {error!r}") from error
+        name = _TURN_NAME % (seq, session_id)
+        raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
 
 
 def _check_ids(record: Record) -> None:
@@ -255,7 +230,7 @@ def encode_session(session: Session) -> SessionRow:
 
 
 def decode_session(row: SessionRow) -> Session:
-    data = _parse(row.payload, f"session {row.session_id!r}")
+    data = _parse(row.payload, "session %r", row.session_id)
     try:
         jobs = {
             name: JobState(through, None if value is None else load_json(value))
@@ -327,7 +302,7 @@ def encode_record(record: Record) -> RecordRow:
 
 def decode_record(row: RecordRow) -> Record:
     key = Key(row.kind, Partition.parse(row.partition), row.id)
-    data = _parse(row.payload, key)
+    data = _parse(row.payload, "%s", key)
     known = FIELD_NAMES[row.kind]
     try:
         named = {

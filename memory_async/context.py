@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from memory_async.message import Message
 from memory_async.profile import Profile
 from memory_async.records import Turn
+from memory_async.stored import Entry, PutOff, build_messages, entries_of, set_now
 
-__all__ = ["Context", "CountTokens", "ProfileT", "choose_history"]
+__all__ = ["Context", "CountTokens", "ProfileT", "choose_history", "context_of"]
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -29,7 +30,7 @@ CountTokens: TypeAlias = Callable[[list[Message]], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Context(Generic[ProfileT]):
+class Context(PutOff, Generic[ProfileT]):
     """What memory brings into a run.
 
     ``messages`` is the history chosen by the load flags; ``dropped`` the whole turns that
@@ -44,12 +45,38 @@ class Context(Generic[ProfileT]):
     instructions: str = ""
     dropped: tuple[Turn, ...] = ()
 
+    def _fill(self, entries: list[Entry]) -> None:
+        set_now(self, "messages", build_messages(entries))
+
     def to_openai(self, system: str | None = None) -> list[dict[str, Any]]:
         """Chat messages: one system message (``system`` and the instructions, when there is any of
         them), then the history."""
         parts = [part for part in (system, self.instructions) if part]
         head = [{"role": "system", "content": "\n\n".join(parts)}] if parts else []
-        return head + [message.to_openai() for message in self.messages]
+        return head + [
+            dict(entry) if isinstance(entry, dict) else entry.to_openai()
+            for entry in entries_of(self)
+        ]
+
+
+def context_of(
+    entries: list[Entry],
+    *,
+    summary: str | None,
+    profile: ProfileT | None,
+    metadata: dict[str, Any],
+    instructions: str,
+    dropped: tuple[Turn, ...],
+) -> Context[ProfileT]:
+    """A context of what was read from storage, its messages put off."""
+    context: Context[Any] = object.__new__(Context)
+    set_now(context, "_later", (entries,))
+    set_now(context, "summary", summary)
+    set_now(context, "profile", profile)
+    set_now(context, "metadata", metadata)
+    set_now(context, "instructions", instructions)
+    set_now(context, "dropped", dropped)
+    return context
 
 
 def estimate_tokens(messages: list[Message]) -> float:
@@ -72,23 +99,30 @@ def choose_history(
     feed_tools: bool,
     max_tokens: float | None,
     count_tokens: CountTokens,
-) -> tuple[list[Message], tuple[Turn, ...]]:
-    """The messages of the newest turns that fit ``max_tokens``, and the turns left out."""
-    said = [turn.messages if feed_tools else _without_tools(turn.messages) for turn in turns]
+) -> tuple[list[Entry], tuple[Turn, ...]]:
+    """What the newest turns say that fit ``max_tokens``, and the turns left out."""
+    said = [entries_of(turn) if feed_tools else _without_tools(entries_of(turn)) for turn in turns]
     first = 0
     if max_tokens is not None:
         first, spent = len(turns), 0.0
-        while first > 0 and (spent := spent + count_tokens(said[first - 1])) <= max_tokens:
+        while first > 0:
+            messages = build_messages(said[first - 1])
+            if (spent := spent + count_tokens(messages)) > max_tokens:
+                break
             first -= 1
+            said[first] = [*messages]
     fitting = said[first:]
-    messages = _paired(fitting) if feed_tools else [each for turn in fitting for each in turn]
-    return messages, tuple(turns[:first])
+    entries = _paired(fitting) if feed_tools else [each for turn in fitting for each in turn]
+    return entries, tuple(turns[:first])
 
 
-def _without_tools(messages: list[Message]) -> list[Message]:
+def _without_tools(entries: list[Entry]) -> list[Entry]:
     """The messages without tool results and tool calls; what was said beside a call stays."""
-    kept = []
-    for message in messages:
+    kept: list[Entry] = []
+    for message in entries:
+        if isinstance(message, dict):  # plain: nothing of tools about it
+            kept.append(message)
+            continue
         if message.role in ("tool", "function"):
             continue
         if message.raw is None and message.tool_calls is None:
@@ -105,7 +139,7 @@ def _without_tools(messages: list[Message]) -> list[Message]:
     return kept
 
 
-def _paired(turns: list[list[Message]]) -> list[Message]:
+def _paired(turns: list[list[Entry]]) -> list[Entry]:
     """The messages without halves of tool calls, which chat APIs refuse: a result whose call was
     left out with an older turn, a call never answered (unless the answer may still come).
 
@@ -118,6 +152,8 @@ def _paired(turns: list[list[Message]]) -> list[Message]:
     halves: set[int] = set()
     answers: dict[int, int] = {}
     for index, message in enumerate(messages):
+        if isinstance(message, dict):
+            continue
         if asked := _calls(message):
             missing[index] = asked
             asker |= dict.fromkeys(asked, index)
@@ -130,7 +166,7 @@ def _paired(turns: list[list[Message]]) -> list[Message]:
                 halves.add(index)
     unanswered = {index for index, ids in missing.items() if ids and index < newest}
     halves |= {index for index, call in answers.items() if call in unanswered}
-    kept = []
+    kept: list[Entry] = []
     for index, message in enumerate(messages):
         if index in unanswered:
             kept += _without_tools([message])

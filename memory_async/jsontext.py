@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any, NoReturn
 
+from pydantic_core import from_json
+
 from memory_async.errors import PayloadError
 
 __all__ = ["MAX_DEPTH", "dump_json", "load_json"]
@@ -70,4 +72,10 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def load_json(text: str) -> Any:
-    return _DECODER.decode(text)
+    """The value of what `dump_json` wrote; `ValueError` or the like for what it did not write."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except (ValueError, TypeError):  # nested deeper than it goes, or no JSON: then it is said why
+        value = _DECODER.decode(text)
+        json.dumps(value, ensure_ascii=False).encode()  # lone surrogates
+        return value

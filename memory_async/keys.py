@@ -33,6 +33,7 @@ __all__ = [
 MAX_ID_BYTES = 512
 MAX_KEY_BYTES = MAX_ID_BYTES + 33  # a compound id: a hash, a slash, an id
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 Space: TypeAlias = Literal["session", "user", "knowledge", "collection"]
 Kind: TypeAlias = Literal[
@@ -82,11 +83,11 @@ def to_micros(when: datetime) -> int:
     """UTC microseconds since 1970, exactly; `PayloadError` for a time without a zone."""
     if when.tzinfo is None:
         raise PayloadError(f"{when!r} has no time zone: use datetime.now(UTC)")
-    return (when - EPOCH) // timedelta(microseconds=1)
+    return (when - EPOCH) // MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + micros * MICROSECOND
 
 
 def new_version() -> str:

@@ -29,7 +29,7 @@ def make_jobs(
     settings: Settings, owned: AsyncExitStack, *, storage_analyses: bool = False
 ) -> list[Job]:
     """The jobs themselves; what their model has to close goes to ``owned``."""
-    jobs: list[Job] = [SearchJob()] if settings.search_memory else []
+    jobs: list[Job] = [SearchJob(settings.embed)] if settings.search_memory else []
     if settings.user_analysis_memory and storage_analyses:
         jobs.append(StorageAnalysisJob(settings.profile_name))
     if settings.model is None:

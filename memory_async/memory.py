@@ -35,6 +35,7 @@ from memory_async.storage.protocol import (
 )
 from memory_async.storage.url import open_storage
 from memory_async.usage import parse_usage
+from memory_async.vectors import Embed
 from memory_async.view import INHERIT, Inherit, ProfileT, Shared, given_or_new_id, logger
 
 __all__ = ["Memory"]
@@ -76,6 +77,7 @@ class Memory(Runs[ProfileT]):
         user_memory_mode: UserMemoryMode = "update",
         profile_name: str = "default",
         model: ModelLike | None = None,
+        embed: Embed | None = None,
         summary_every: int = 1,
         summary_prompt: str | None = None,
         analysis_prompt: str | None = None,
@@ -102,6 +104,7 @@ class Memory(Runs[ProfileT]):
             user_memory_mode=user_memory_mode,
             profile_name=profile_name,
             model=model,
+            embed=embed,
             summary_every=summary_every,
             summary_prompt=summary_prompt,
             analysis_prompt=analysis_prompt,

@@ -24,6 +24,7 @@ AROUND = 2
 K1, B = 1.2, 0.75
 NEAR = {-2: 0.2, -1: 0.5, 0: 1.0, 1: 0.5, 2: 0.2}  # what a passage counts at this distance
 SPEAKER = 1.0
+MEANING = 1.0
 
 
 class Passage(NamedTuple):
@@ -38,9 +39,13 @@ class Passage(NamedTuple):
     fits: bool = True
 
 
-def rank(query: str, passages: Sequence[Passage], limit: int) -> list[tuple[int, float]]:
+def rank(
+    query: str, passages: Sequence[Passage], limit: int, alike: Sequence[float] = ()
+) -> list[tuple[int, float]]:
     """Index and score of the ``limit`` passages that fit ``query`` best, best first, those that fit
-    at all. Scores are positive and compare within one answer only."""
+    at all. Scores are positive and compare within one answer only. ``alike`` says of each passage
+    how much it means the same (the cosine of two vectors), which then counts as much as the best of
+    the words."""
     asked = frozenset(query_terms(query))
     found = _count(asked, passages)
     rarity = _rarity(found, len(passages))
@@ -70,6 +75,14 @@ def rank(query: str, passages: Sequence[Passage], limit: int) -> list[tuple[int,
         for index, value in enumerate(score)
         if value
     ]
+    if alike:
+        most = max((value for _, value in scored), default=0.0) or 1.0
+        words = {index: value / most for index, value in scored}
+        scored = [
+            (index, value)
+            for index, near in enumerate(alike)
+            if (value := words.get(index, 0.0) + MEANING * near) > 0
+        ]
     return nlargest(limit, scored, key=itemgetter(1))
 
 

@@ -10,8 +10,18 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from memory_async.keys import Cursor, Key, Kind, Partition, compound_id, new_version, utc_now
+from memory_async.keys import (
+    Cursor,
+    Key,
+    Kind,
+    Partition,
+    compound_id,
+    from_micros,
+    new_version,
+    utc_now,
+)
 from memory_async.message import Message
+from memory_async.stored import Entry, PutOff, build_messages, set_now
 
 __all__ = [
     "Checkpoint",
@@ -19,6 +29,7 @@ __all__ = [
     "Chunk",
     "Decision",
     "Document",
+    "DocumentStatus",
     "Item",
     "JobState",
     "Lease",
@@ -28,6 +39,8 @@ __all__ = [
     "Turn",
     "UserProfile",
 ]
+
+NOT_STORED = {"stored": False}
 
 CheckpointStatus: TypeAlias = Literal["running", "paused", "error", "cancelled"]
 DocumentStatus: TypeAlias = Literal["pending", "ready", "failed"]
@@ -43,7 +56,7 @@ class JobState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(PutOff):
     """One completed run: the unit of persistence, append-only.
 
     ``seq`` counts from 1 within the session and is never reused (0: not stored yet). ``run_id`` is
@@ -61,9 +74,34 @@ class Turn:
     created_at: datetime = field(default_factory=utc_now)
     seq: int = 0
 
+    def _fill(
+        self,
+        entries: list[Entry],
+        session_id: str,
+        user_id: str | None,
+        usage: dict[str, Any] | None,
+        row: tuple[Any, ...],
+    ) -> None:
+        set_now(self, "session_id", session_id)
+        set_now(self, "messages", build_messages(entries))
+        set_now(self, "run_id", row[1])
+        set_now(self, "user_id", user_id)
+        set_now(self, "usage", usage)
+        set_now(self, "created_at", from_micros(row[2]))
+        set_now(self, "seq", row[0])
+
     @property
     def key(self) -> Key:
         return Key("turn", Partition("session", self.session_id), self.run_id)
+
+
+def turn_as_read(
+    session_id: str, user_id: str | None, usage: Any, row: tuple[Any, ...], entries: list[Entry]
+) -> Turn:
+    """A turn of a stored ``row`` (seq, run_id, created_at in µs, …) that is known to be sound."""
+    turn = object.__new__(Turn)
+    set_now(turn, "_later", (entries, session_id, user_id, usage, row))
+    return turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,25 +272,47 @@ class UserProfile(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document(Record):
-    """A document of a knowledge base; its passages are `Chunk` records."""
+    """A document of a knowledge base; its passages are `Chunk` records.
+
+    To be added, it has ``content``, a text, which is not stored here; ids may be left out.
+    ``type`` is a media type. ``size`` (bytes of UTF-8), ``hash`` (SHA-256) and ``chunk_count`` are
+    those of the content that is searchable, whose chunks are of this ``generation``. ``staging``
+    names the generations that are being written, or were, by who died over it.
+
+    ``status`` is "pending" while content is on its way, then "ready", or "failed" with an
+    ``error``; what was searchable before stays so.
+    """
 
     kind: ClassVar[Kind] = "document"
 
-    knowledge_base_id: str
-    document_id: str
+    knowledge_base_id: str = ""
+    document_id: str = ""
     name: str | None = None
     source: str | None = None
+    description: str | None = None
+    type: str = "text/plain"
     status: DocumentStatus = "pending"
+    error: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    hash: str | None = None
+    chunk_count: int = 0
+    generation: str = ""
+    staging: list[str] = field(default_factory=list)
+    content: str | None = field(default=None, compare=False, repr=False, metadata=NOT_STORED)
 
     @property
     def key(self) -> Key:
         return Key("document", Partition("knowledge", self.knowledge_base_id), self.document_id)
 
+    @property
+    def index_tags(self) -> tuple[str, ...]:
+        return () if self.source is None else (f"source:{self.source}",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk(Record):
-    """One passage of a document, ``index`` counting from 0."""
+    """One passage of a document, ``index`` counting from 0 in one ``generation`` of its content."""
 
     kind: ClassVar[Kind] = "chunk"
 
@@ -260,11 +320,12 @@ class Chunk(Record):
     document_id: str
     index: int
     text: str
+    generation: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
-        id = compound_id(self.document_id, f"{self.index:08d}")
+        id = compound_id(self.document_id, f"{self.generation}/{self.index:08d}")
         return Key("chunk", Partition("knowledge", self.knowledge_base_id), id)
 
     @property
@@ -307,5 +368,6 @@ RECORDS: dict[Kind, type[Record]] = {
     )
 }
 FIELD_NAMES: dict[Kind, frozenset[str]] = {
-    kind: frozenset(f.name for f in fields(cls)) for kind, cls in RECORDS.items()
+    kind: frozenset(f.name for f in fields(cls) if f.metadata.get("stored", True))
+    for kind, cls in RECORDS.items()
 }

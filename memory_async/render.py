@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from memory_async.errors import PayloadError
@@ -12,7 +12,14 @@ from memory_async.message import Message
 
 __all__ = ["refuse_rendered", "render"]
 
-TAGS = ("SessionSummary", "UserProfile", "SessionMetadata", "AgentMetadata")
+TAGS = (
+    "SessionSummary",
+    "UserProfile",
+    "SessionMetadata",
+    "AgentMetadata",
+    "EarlierMessages",
+    "Knowledge",
+)
 _NAMES = "|".join(TAGS)
 _ANY_TAG = re.compile(rf"<(?=\s*/?\s*(?:{_NAMES})\b)", re.IGNORECASE)
 _BLOCK = re.compile(rf"^<({_NAMES})>\n.*\n</\1>$", re.DOTALL | re.MULTILINE)
@@ -24,13 +31,22 @@ def render(
     traits: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     agent_metadata: Mapping[str, Any] | None = None,
+    earlier: Sequence[str] = (),
+    knowledge: Sequence[str] = (),
 ) -> str:
     """The blocks for what there is, always in the same order; ``""`` when there is nothing.
 
     Names are sorted and empty values left out, so that the same memory gives the same bytes: that
-    is what prompt caches compare.
+    is what prompt caches compare. What depends on a query comes last, so that all before it stays.
     """
-    bodies = (summary, _lines(traits), _lines(metadata), _lines(agent_metadata))
+    bodies = (
+        summary,
+        _lines(traits),
+        _lines(metadata),
+        _lines(agent_metadata),
+        "\n".join(earlier),
+        "\n\n".join(knowledge),
+    )
     return "\n\n".join(
         f"<{tag}>\n{_ANY_TAG.sub('&lt;', body)}\n</{tag}>"
         for tag, body in zip(TAGS, bodies, strict=True)

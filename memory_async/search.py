@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from memory_async.indexing import SEARCH_JOB
+from memory_async.meaning import Place, lines_of, nearest
 from memory_async.ranking import AROUND, Passage, rank
-from memory_async.records import Session, Turn
-from memory_async.searchable import Label, said
-from memory_async.storage.protocol import Match, Storage, SupportsSearch
+from memory_async.records import Record, Session, Turn
+from memory_async.searchable import Label, said, speaker_of
+from memory_async.storage.protocol import Storage, SupportsSearch
+from memory_async.vectors import Embed, cosine, embed_texts
 
 __all__ = ["Hit", "search_turns"]
 
-CANDIDATES = 50
+CANDIDATES = 25
 """Texts the engine is asked for; with those around them they are ranked."""
 
-SESSIONS = 20
-"""Of a user's sessions that no engine has indexed, so many of the newest are looked at."""
+SESSIONS, GLANCE = 20, 3
+"""Of a user's sessions, so many of the newest are looked at: for turns that no index has taken, and
+for sessions that none takes; for those only when the few newest have one."""
+
+EMBEDDED = 32
+"""Turns no vectors are stored of yet, the newest, that are embedded together with the query."""
 
 UNINDEXED = 1000
 """Turns, the newest, that are ranked of those which no engine has indexed."""
@@ -48,18 +55,17 @@ async def search_turns(
     user_id: str | None,
     session: Session | None,
     limit: int,
+    embed: Embed | None = None,
 ) -> list[Hit]:
     """The messages of the user, or of the one ``session``, that fit ``query`` best."""
-    found: dict[tuple[str, int, int], _Said] = {}
-    if session is not None:
-        sessions: Sequence[Session] = [session]
-    else:
-        sessions = await _behind(storage, user_id)
-    for turn in await _unindexed(storage, sessions):
-        for index, (text, label) in enumerate(said(turn)):
-            if text:
-                place = (turn.session_id, turn.seq, index)
-                found[place] = _Said(turn.run_id, text, label, fits=True)
+    sessions = [session] if session is not None else await _behind(storage, user_id)
+    turns = await _unindexed(storage, sessions)
+    found = {
+        Place(turn.session_id, turn.seq, index): _Said(turn.run_id, text, str(label), fits=True)
+        for turn in turns
+        for index, (text, label) in enumerate(said(turn))
+        if text
+    }
     if isinstance(storage, SupportsSearch):
         matches = await storage.search(
             query,
@@ -69,63 +75,101 @@ async def search_turns(
             limit=CANDIDATES,
             around=AROUND,
         )
-        for match in matches:
-            place = (match.key.partition.id, match.seq, match.part)
-            found.setdefault(place, _Said.of(match))
-    return _best(query, found, limit)
+        for key, part, seq, text, score, label in matches:
+            place = Place(key.partition.id, seq, part)
+            found.setdefault(place, _Said(key.id, text, label, score > 0))
+    alike: dict[Place, float] = {}
+    if embed is not None:
+        newest = sorted(turns, key=lambda turn: turn.created_at)[-EMBEDDED:]
+        lines = [line for turn in newest for line in lines_of([turn])]
+        vector, *others = await embed_texts(embed, [query, *(line.text for line in lines)])
+        alike = await nearest(
+            storage,
+            vector,
+            user_id=user_id,
+            session_id=None if session is None else session.session_id,
+            limit=CANDIDATES,
+            also=found,
+        )
+        alike |= {
+            line.place: cosine(vector, other) for line, other in zip(lines, others, strict=True)
+        }
+        found |= await _look_up(storage, alike.keys() - found.keys())
+    return _best(query, found, alike, limit)
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(NamedTuple):
     run_id: str
     text: str
-    label: Label
+    label: str
     fits: bool
-
-    @classmethod
-    def of(cls, match: Match) -> _Said:
-        return cls(match.key.id, match.text, Label.parse(match.label), match.score > 0)
 
 
 async def _behind(storage: Storage, user_id: str | None) -> list[Session]:
     """The user's sessions of which turns may be in no index, newest first."""
-    pages = await asyncio.gather(
-        storage.find("session", user_id=user_id, limit=SESSIONS),
+    newest, lagging = await asyncio.gather(
+        storage.find("session", user_id=user_id, limit=GLANCE),
         storage.find("session", user_id=user_id, lagging=SEARCH_JOB, limit=SESSIONS),
     )
-    found = {each.key: each for page in pages for each in page if isinstance(each, Session)}
+    if len(newest) == GLANCE and not all(_is_indexed(storage, each) for each in newest):
+        newest = await storage.find("session", user_id=user_id, limit=SESSIONS)
+    found = {each.key: each for each in (*newest, *lagging) if isinstance(each, Session)}
     return list(found.values())
+
+
+def _is_indexed(storage: Storage, session: Record) -> bool:
+    indexed = isinstance(session, Session) and SEARCH_JOB in session.jobs
+    return indexed and isinstance(storage, SupportsSearch)
 
 
 async def _unindexed(storage: Storage, sessions: Sequence[Session]) -> list[Turn]:
     turns: list[Turn] = []
     for session in sessions:
-        job = session.jobs.get(SEARCH_JOB)
-        indexed = job.through if job is not None and isinstance(storage, SupportsSearch) else 0
+        indexed = session.jobs[SEARCH_JOB].through if _is_indexed(storage, session) else 0
         left = UNINDEXED - len(turns)
         if max(indexed, session.trimmed) < session.last_seq and left > 0:
             turns += await storage.history(session.session_id, after=indexed, last=left)
     return turns
 
 
-def _best(query: str, found: dict[tuple[str, int, int], _Said], limit: int) -> list[Hit]:
+async def _look_up(storage: Storage, places: Collection[Place]) -> dict[Place, _Said]:
+    """What was said there, where it still is."""
+    wanted = sorted({(place.session_id, place.seq) for place in places})
+    pages = await asyncio.gather(
+        *(storage.history(id, after=seq - 1, before=seq + 1) for id, seq in wanted)
+    )
+    found = {}
+    for turn in (turn for page in pages for turn in page):
+        for index, (text, label) in enumerate(said(turn)):
+            place = Place(turn.session_id, turn.seq, index)
+            if place in places and text:
+                found[place] = _Said(turn.run_id, text, str(label), fits=True)
+    return found
+
+
+def _best(
+    query: str, found: dict[Place, _Said], alike: dict[Place, float], limit: int
+) -> list[Hit]:
     places = list(found)
     passages = [
-        Passage(each.text, each.label.name, place, each.fits) for place, each in found.items()
+        Passage(each.text, speaker_of(each.label), place, each.fits)
+        for place, each in found.items()
     ]
     hits = []
-    for number, score in rank(query, passages, limit):
+    close = [alike.get(place, 0.0) for place in places] if alike else ()
+    for number, score in rank(query, passages, limit, close):
         (session_id, seq, index), each = places[number], found[places[number]]
+        label = Label.parse(each.label)
         hits.append(
             Hit(
                 session_id,
                 seq,
                 each.run_id,
                 index,
-                each.label.role,
-                each.label.name or None,
+                label.role,
+                label.name or None,
                 each.text,
-                each.label.created_at,
+                label.created_at,
                 score,
             )
         )

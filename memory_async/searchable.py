@@ -10,7 +10,7 @@ from memory_async.keys import from_micros, to_micros
 from memory_async.message import Message
 from memory_async.records import Turn
 
-__all__ = ["Label", "said"]
+__all__ = ["Label", "said", "searched", "speaker_of"]
 
 MAX_TEXT = 20_000  # characters of a message that are searched
 _UNSEARCHED = ("system", "developer")
@@ -39,5 +39,14 @@ class Label(NamedTuple):
 def said(turn: Turn) -> Iterator[tuple[str, Label]]:
     """The text of each message of a turn (empty where it is not searched), and its label."""
     for message in turn.messages:
-        text = "" if message.role in _UNSEARCHED else message.text[:MAX_TEXT]
-        yield text, Label.of(turn, message)
+        yield searched(message), Label.of(turn, message)
+
+
+def searched(message: Message) -> str:
+    """What of a message is searched."""
+    return "" if message.role in _UNSEARCHED else message.text[:MAX_TEXT]
+
+
+def speaker_of(label: str) -> str:
+    """The name in a label, without reading all of it."""
+    return "" if label.endswith(" ") else label.split(" ", 2)[-1]

@@ -11,6 +11,7 @@ from memory_async.context import CountTokens, estimate_tokens
 from memory_async.errors import ConfigurationError
 from memory_async.keys import MAX_ID_BYTES, check_id
 from memory_async.profile import DynamicProfile, Profile, profile_job
+from memory_async.vectors import Embed, check_embed
 from memory_async.words import require_stemmer
 
 __all__ = ["Settings", "UserMemoryMode"]
@@ -26,6 +27,7 @@ class Settings:
     summary_memory: bool = False
     user_analysis_memory: bool = False
     search_memory: bool = False
+    embed: Embed | None = None
     load_full_session_memory: bool | None = None
     load_summary_memory: bool | None = None
     load_user_analysis_memory: bool | None = None
@@ -48,6 +50,7 @@ class Settings:
         check_id("profile_name", self.profile_name, MAX_ID_BYTES - len(profile_job("")))
         if self.agent_id is not None:
             check_id("agent_id", self.agent_id)
+        check_embed(self.embed)
         if self.search_memory:
             require_stemmer()
         check_count("num_last_messages", self.num_last_messages)

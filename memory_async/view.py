@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, Generic, Literal, Self, cast
 
-from memory_async.context import Context, ProfileT, choose_history
+from memory_async.context import Context, ProfileT, choose_history, context_of
 from memory_async.errors import ConfigurationError, StorageUnavailableError
 from memory_async.jobs import Jobs
 from memory_async.keys import Cursor, Key, Partition, check_id
 from memory_async.message import Message
 from memory_async.profile import read_traits
+from memory_async.recall import (
+    RECALLED,
+    Knowledge,
+    KnowledgePassage,
+    recall_lines,
+    source_lines,
+)
 from memory_async.records import Session, Turn, UserProfile
 from memory_async.render import render
 from memory_async.search import Hit, search_turns
@@ -65,15 +74,31 @@ class View(Generic[ProfileT]):
         last: int | None = None,
         max_tokens: float | None = None,
         agent_metadata: Mapping[str, Any] | None = None,
+        query: str | None = None,
+        knowledge: Knowledge | None = None,
     ) -> Context[ProfileT]:
         """What the load flags say to bring into the next run, in one read.
 
         ``last`` (turns) stands in for ``num_last_messages``; ``max_tokens`` bounds the history, the
         oldest whole turns are dropped. Turns the summary has not taken are always in the history.
+        ``query`` (say, the user's next message) adds the messages of the user's own turns that fit
+        it best and are not in that history, as `search` finds them, and the best passages of
+        ``knowledge`` (a `KnowledgeBase`) to the instructions, five of each at most.
         """
         check_count("last", last)
+        if knowledge is not None and query is None:
+            raise ConfigurationError("knowledge is searched for a query: give load(query=...) too")
         snapshot = await self._snapshot(last)
-        return self._context(snapshot, max_tokens=max_tokens, agent_metadata=agent_metadata)
+        context = self._context(snapshot, max_tokens=max_tokens, agent_metadata=agent_metadata)
+        if query is None:
+            return context
+        turns = snapshot.turns[len(context.dropped) :]
+        loaded = {(turn.session_id, turn.seq) for turn in turns}
+        room = RECALLED + sum(len(turn.messages) for turn in turns)
+        hits, passages = await asyncio.gather(self.search(query, room), _passages(knowledge, query))
+        found = render(earlier=recall_lines(hits, loaded), knowledge=source_lines(passages))
+        parts = [part for part in (context.instructions, found) if part]
+        return replace(context, instructions="\n\n".join(parts))
 
     # --- readers: a missing session reads as None or empty, and is not created ---
 
@@ -151,7 +176,12 @@ class View(Generic[ProfileT]):
             if session is None:
                 return []
         return await search_turns(
-            storage, query, user_id=self.user_id, session=session, limit=limit
+            storage,
+            query,
+            user_id=self.user_id,
+            session=session,
+            limit=limit,
+            embed=self._settings.embed,
         )
 
     async def usage(self) -> dict[str, Any]:
@@ -210,15 +240,15 @@ class View(Generic[ProfileT]):
         summary = summary_of(session) if settings.load_summary else None
         traits = found.traits if found is not None else {}
         metadata = session.metadata if session is not None else {}
-        messages, dropped = choose_history(
+        entries, dropped = choose_history(
             turns,
             feed_tools=settings.feed_tool_call_results,
             max_tokens=max_tokens,
             count_tokens=settings.count_tokens,
         )
         logger.debug("loaded session %r: %d turns", self.session_id, len(turns))
-        return Context(
-            messages=messages,
+        return context_of(
+            entries,
             summary=summary,
             profile=self._read_profile(found, lenient=True),
             metadata=metadata,
@@ -269,6 +299,10 @@ class View(Generic[ProfileT]):
             logger.warning("loaded without a profile object: %s", error)
             return None
         return cast("ProfileT", profile)
+
+
+async def _passages(knowledge: Knowledge | None, query: str) -> Sequence[KnowledgePassage]:
+    return () if knowledge is None else await knowledge.search(query, RECALLED)
 
 
 def given_or_new_id(given: str | None) -> str:

@@ -21,7 +21,9 @@ __all__ = ["index_terms", "query_terms", "require_stemmer"]
 MAX_WORD = 64  # characters of a word that count
 MAX_QUERY = 64  # different words of a query that count
 
-_PLAIN_WORD = re.compile("[a-z0-9]+")
+_PLAIN = str.maketrans(
+    {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+)
 # Letters and digits, and the signs that belong to a letter in the scripts of India and beyond.
 _WORD = re.compile(r"(?:[^\W_]|[\u0900-\u0eff\u0f71-\u0f84\u102b-\u109d\u17b4-\u17d3])+")
 _UNSPACED = re.compile(
@@ -47,7 +49,7 @@ _stemmers = threading.local()  # a stemmer serves one thread at a time
 def index_terms(text: str) -> list[str]:
     """Everything ``text`` can be found by, in order, as often as it is there."""
     if text.isascii():
-        return list(map(_stem, _PLAIN_WORD.findall(text.lower())))
+        return list(map(_stem, text.translate(_PLAIN).split()))
     return [term for word in _words(text) for term in _index_parts(word)]
 
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -321,7 +322,7 @@ class Driver(ABC):
     # --- reading rows: one that is corrupt never hides the others ---
 
     def _decode_turns(self, session_id: str, rows: Iterable[TurnRow]) -> list[Turn]:
-        return self._decode_all(rows, lambda row: codec.decode_turn(session_id, row))
+        return self._decode_all(rows, partial(codec.decode_turn, session_id))
 
     def _decode_record(self, row: SessionRow | RecordRow) -> Record:
         return (

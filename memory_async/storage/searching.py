@@ -11,9 +11,12 @@ from memory_async.keys import MAX_KEY_BYTES, Key, Kind, Partition, check_id
 from memory_async.storage.batch import IndexOp
 from memory_async.storage.driver import Driver, check_counts
 from memory_async.storage.protocol import Match
-from memory_async.words import query_terms
+from memory_async.words import index_terms, query_terms
 
-__all__ = ["SearchDriver", "Wanted"]
+__all__ = ["SearchDriver", "Wanted", "distinct_terms"]
+
+
+MAX_TERMS = 10_000
 
 
 class Wanted(NamedTuple):
@@ -25,6 +28,11 @@ class Wanted(NamedTuple):
     user_id: str | None
     limit: int
     around: int
+
+
+def distinct_terms(text: str) -> list[str]:
+    """What a text is indexed by: each word once, and of a very long one not all."""
+    return list(dict.fromkeys(index_terms(text)))[:MAX_TERMS]
 
 
 class SearchDriver(Driver):

@@ -15,12 +15,14 @@ from memory_async.jobs import JobQueue, OnJobError
 from memory_async.keys import Cursor
 from memory_async.message import Message, MessagesLike
 from memory_async.model import ModelLike
+from memory_async.recall import Knowledge
 from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
 from memory_async.search import Hit
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
 from memory_async.sync.run import RunBlock
 from memory_async.sync.storage import Storage
+from memory_async.vectors import Embed
 from memory_async.view import INHERIT, Inherit, ProfileT
 
 __all__ = ["Jobs", "Memory"]
@@ -54,6 +56,7 @@ class Memory(Generic[ProfileT]):
         user_memory_mode: UserMemoryMode = "update",
         profile_name: str = "default",
         model: ModelLike | None = None,
+        embed: Embed | None = None,
         summary_every: int = 1,
         summary_prompt: str | None = None,
         analysis_prompt: str | None = None,
@@ -86,6 +89,7 @@ class Memory(Generic[ProfileT]):
             user_memory_mode=user_memory_mode,
             profile_name=profile_name,
             model=model,
+            embed=embed,
             summary_every=summary_every,
             summary_prompt=summary_prompt,
             analysis_prompt=analysis_prompt,
@@ -129,9 +133,16 @@ class Memory(Generic[ProfileT]):
         last: int | None = None,
         max_tokens: float | None = None,
         agent_metadata: Mapping[str, Any] | None = None,
+        query: str | None = None,
+        knowledge: Knowledge | None = None,
     ) -> Context[ProfileT]:
         return self._portal.call(
-            self._memory.load, last=last, max_tokens=max_tokens, agent_metadata=agent_metadata
+            self._memory.load,
+            last=last,
+            max_tokens=max_tokens,
+            agent_metadata=agent_metadata,
+            query=query,
+            knowledge=knowledge,
         )
 
     def save(

@@ -17,6 +17,7 @@ from memory_async.testing.corruption import CorruptionConformance  # noqa: E402
 from memory_async.testing.expect import ExpectConformance  # noqa: E402
 from memory_async.testing.finding import FindConformance  # noqa: E402
 from memory_async.testing.jobs import JobConformance  # noqa: E402
+from memory_async.testing.knowledge import KnowledgeConformance  # noqa: E402
 from memory_async.testing.log import LogConformance  # noqa: E402
 from memory_async.testing.names import NameConformance  # noqa: E402
 from memory_async.testing.namespaces import NamespaceConformance  # noqa: E402
@@ -26,10 +27,17 @@ from memory_async.testing.records import RecordConformance  # noqa: E402
 from memory_async.testing.removing import RemovalConformance  # noqa: E402
 from memory_async.testing.robustness import RobustnessConformance  # noqa: E402
 from memory_async.testing.runs import RunConformance  # noqa: E402
+from memory_async.testing.searching import SearchConformance  # noqa: E402
 from memory_async.testing.sharing import SharingConformance  # noqa: E402
 from memory_async.testing.suite import PROMISES, MakeStorage  # noqa: E402
 
-__all__ = ["PROMISES", "MakeStorage", "RunConformance", "StorageConformance"]
+__all__ = [
+    "PROMISES",
+    "KnowledgeConformance",
+    "MakeStorage",
+    "RunConformance",
+    "StorageConformance",
+]
 
 
 class StorageConformance(
@@ -47,6 +55,7 @@ class StorageConformance(
     CorruptionConformance,
     RobustnessConformance,
     SharingConformance,
+    SearchConformance,
 ):
     """Everything `memory_async.storage.protocol` promises, as tests. Subclass it::
 

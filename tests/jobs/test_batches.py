@@ -157,7 +157,8 @@ async def damage(storage: Storage, path: Path, *seqs: int) -> None:
         connection = sqlite3.connect(path)
         with connection:
             connection.executemany(
-                "UPDATE memory_turns SET payload = '{rubbish' WHERE seq = ?", [(n,) for n in seqs]
+                "UPDATE memory_turns SET payload = '{rubbish' WHERE id & 0xffffffff = ?",
+                [(n,) for n in seqs],
             )
         connection.close()
 

@@ -92,6 +92,7 @@ class TestOtherFiles:
     async def test_a_newer_schema_is_refused_and_left_alone(self, path: Path) -> None:
         async with SqliteStorage(path) as storage:
             await fill(storage, "s", 1)
+        [(version,)] = query(path, "SELECT version FROM memory_schema")
         query(path, "UPDATE memory_schema SET version = 99")
         before = path.read_bytes()
         newer = SqliteStorage(path)
@@ -100,7 +101,7 @@ class TestOtherFiles:
         await newer.close()
         assert path.read_bytes() == before
         assert [each.name for each in path.parent.iterdir()] == [path.name]
-        query(path, "UPDATE memory_schema SET version = 1")
+        query(path, f"UPDATE memory_schema SET version = {version}")
         async with SqliteStorage(path) as again:
             assert seqs(await again.history("s")) == [1]
 

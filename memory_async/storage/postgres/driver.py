@@ -16,19 +16,21 @@ from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError, MemoryAsyncError, StorageUnavailableError
 from memory_async.forked import keep
 from memory_async.keys import Key, Partition, from_micros
-from memory_async.storage.batch import Batch
+from memory_async.storage.batch import Batch, IndexOp
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
-from memory_async.storage.postgres import reads, writes
+from memory_async.storage.postgres import reads, search, writes
 from memory_async.storage.postgres.address import LIBPQ, Address
 from memory_async.storage.postgres.failures import THEIRS, UNDONE, is_lost, mapped
 from memory_async.storage.postgres.migrations import bring_up_to_date, check_name, within
+from memory_async.storage.protocol import Match
+from memory_async.storage.searching import SearchDriver, Wanted
 from memory_async.storage.url import boolean
 
 TRIES = 5
 """How often a call is made that the server undoes, for a deadlock or a failed serialization."""
 
 
-class PostgresStorage(Driver):
+class PostgresStorage(SearchDriver):
     """A schema in a PostgreSQL database, which is created at first use.
 
     ``storage`` is a URL, or an `asyncpg.Pool` of the caller's, which is never closed. Of a URL are
@@ -196,6 +198,13 @@ class PostgresStorage(Driver):
             again=writes.is_repeatable(batch),
         )
         return writes.answer(batch, row)
+
+    async def _index(self, op: IndexOp) -> None:
+        await self._fetch(search.INDEX, *search.index_arguments(self.namespace, op))
+
+    async def _search(self, wanted: Wanted) -> list[Match]:
+        rows = await self._fetch(search.SEARCH, *search.search_arguments(self.namespace, wanted))
+        return [search.match(wanted.kind, row) for row in rows]
 
     async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
         statement = reads.get(self.namespace, key)

@@ -21,6 +21,7 @@ from memory_async.storage.batch import (
     must_put,
 )
 from memory_async.storage.driver import Applied
+from memory_async.storage.postgres import search
 from memory_async.storage.protocol import ABSENT, ALWAYS, Condition, Delete, Drop, Expect, Trim
 
 APPLY = """
@@ -75,9 +76,15 @@ def _op(op: Op, payloads: Payloads) -> dict[str, Any]:
                 **_header(header, payloads),
                 **_condition(when),
             }
-        case PutOp(row=row, when=when):
+        case PutOp(row=row, when=when, text=text):
             put = {**row._asdict(), "id": row.id, "payload": payloads.number(row.payload)}
-            return {"do": "put", **put, "tags": row.tags or None, **_condition(when)}
+            return {
+                "do": "put",
+                **put,
+                "tags": row.tags or None,
+                **_condition(when),
+                **_texts(text),
+            }
         case AdvanceOp():
             return {
                 "do": "advance",
@@ -107,6 +114,10 @@ def _header(row: SessionRow, payloads: Payloads) -> dict[str, Any]:
         "version": row.version,
         "payload": payloads.number(row.payload),
     }
+
+
+def _texts(text: str | None) -> dict[str, Any]:
+    return {} if text is None else {"texts": search.texts((text,), ("",))}
 
 
 def _condition(when: Condition) -> dict[str, Any]:

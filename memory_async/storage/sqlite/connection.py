@@ -180,17 +180,23 @@ class Writer(sqlite3.Connection):
 
     def _commit_group(self, group: list[Waiting]) -> None:
         self.execute("BEGIN IMMEDIATE")
-        for waiting in group:
-            self.execute("SAVEPOINT batch")
-            try:
-                waiting.done = self._do(waiting.work)
-            except Exception as error:
-                waiting.error = error
-                if not self.in_transaction:  # a failure that took the whole transaction along
-                    raise
-                self.execute("ROLLBACK TO batch")
-            self.execute("RELEASE batch")
+        if len(group) == 1:  # needs no savepoint: without it there is nothing to commit
+            group[0].done = self._do(group[0].work)
+        else:
+            for waiting in group:
+                self._apply_apart(waiting)
         self.execute("COMMIT")
+
+    def _apply_apart(self, waiting: Waiting) -> None:
+        self.execute("SAVEPOINT batch")
+        try:
+            waiting.done = self._do(waiting.work)
+        except Exception as error:
+            waiting.error = error
+            if not self.in_transaction:  # a failure that took the whole transaction along
+                raise
+            self.execute("ROLLBACK TO batch")
+        self.execute("RELEASE batch")
 
     def _do(self, work: Batch | IndexOp) -> Applied:
         if isinstance(work, IndexOp):

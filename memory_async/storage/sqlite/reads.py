@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.keys import MAX_KEY_BYTES, Key
 from memory_async.storage.driver import Query, Span, View
 
-Row: TypeAlias = tuple[Any, ...]
+Row: TypeAlias = Sequence[Any]
 Statement: TypeAlias = tuple[str, dict[str, Any]]
 
 _JOBS = """(SELECT json_group_array(json_array(j.job, j.through, j.value))
@@ -19,7 +19,7 @@ _SESSION = f"""s.session_id, s.user_id, s.agent_id, s.keep_turns, s.created_at, 
        s.version, s.payload, s.last_seq, s.trimmed, {_JOBS}"""
 _RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
        r.updated_at, r.expires_at, r.version, r.payload"""
-_TURN = "t.seq, t.run_id, t.created_at, t.usage, t.payload"
+_TURN = "t.id & 0xffffffff, t.run_id, t.created_at, t.usage, t.payload"
 _LIVE = "(r.expires_at IS NULL OR r.expires_at > :now)"
 
 GET_SESSION = f"""
@@ -36,29 +36,34 @@ WHERE r.namespace = :namespace AND r.kind = :kind AND r.record_id = :id
   AND r.partition = :partition AND {_LIVE}"""
 
 HISTORY = f"""
-SELECT {_TURN} FROM memory_turns t JOIN memory_sessions s ON s.id = t.session
+SELECT {_TURN} FROM memory_sessions s CROSS JOIN memory_turns t
 WHERE s.namespace = :namespace AND s.session_id = :session_id
-  AND t.seq > max(:after, iif(:trimmed, 0, s.trimmed))
-  AND t.seq < coalesce(:before, s.last_seq + 1)
-ORDER BY t.seq {{order}} LIMIT coalesce(:limit, -1)"""
+  AND t.id > (s.id << 32) + min(max(:after, iif(:trimmed, 0, s.trimmed)), s.last_seq)
+  AND t.id < (s.id << 32) + min(coalesce(:before, s.last_seq + 1), s.last_seq + 1)
+ORDER BY t.id {{order}} LIMIT coalesce(:limit, -1)"""
 
-# One statement, so header, turns and profile are of one moment. Rows start with what they are.
+
+def _packed(columns: str, table: str) -> str:
+    text = f"iif(typeof({table}.payload) = 'text', {table}.payload, '')"
+    # A payload that is a blob is corrupt, and no JSON can hold it.
+    return f"json_array({columns.replace(f'{table}.payload', text)}), '{table}', NULL, NULL, NULL"
+
+
+# One statement, so header, turns and profile are of one moment. As many columns as a turn has:
+# each further one would be fetched for every turn.
 SNAPSHOT = f"""
-WITH s AS MATERIALIZED (
-    SELECT * FROM memory_sessions WHERE namespace = :namespace AND session_id = :session_id
-), start AS MATERIALIZED (
-    SELECT max(s.trimmed, min(
+SELECT {_packed(_SESSION, "s")} FROM memory_sessions s
+WHERE s.namespace = :namespace AND s.session_id = :session_id
+UNION ALL
+SELECT {_TURN} FROM memory_sessions s CROSS JOIN memory_turns t
+WHERE s.namespace = :namespace AND s.session_id = :session_id
+  AND t.id > (s.id << 32) + max(s.trimmed, min(
         iif(:last IS NULL, 0, s.last_seq - :last),
         coalesce((SELECT j.through FROM memory_jobs j WHERE j.session = s.id AND j.job = :since),
-                 s.last_seq))) AS seq
-    FROM s
-)
-SELECT 's', {_SESSION} FROM s
+                 s.last_seq)))
+  AND t.id <= (s.id << 32) + s.last_seq
 UNION ALL
-SELECT 't', {_TURN}, NULL, NULL, NULL, NULL, NULL, NULL FROM memory_turns t
-WHERE t.session = (SELECT id FROM s) AND t.seq > (SELECT seq FROM start)
-UNION ALL
-SELECT 'r', {_RECORD} FROM memory_records r
+SELECT {_packed(_RECORD, "r")} FROM memory_records r
 WHERE r.namespace = :namespace AND r.kind = 'profile' AND r.record_id = :profile
   AND r.partition = :partition AND {_LIVE}"""
 
@@ -157,8 +162,9 @@ def find(namespace: str, query: Query, now: int) -> Statement:
 
 
 def session_row(row: Row) -> SessionRow:
-    jobs = {job: (through, value) for job, through, value in json.loads(row[10])}
-    return SessionRow._make((*row[:3], bool(row[3]), *row[4:10], jobs))
+    jobs = json.loads(row[10]) if isinstance(row[10], str) else row[10]
+    by_name = {job: (through, value) for job, through, value in jobs}
+    return SessionRow._make((*row[:3], bool(row[3]), *row[4:10], by_name))
 
 
 def record_row(row: Row) -> RecordRow:
@@ -168,12 +174,12 @@ def record_row(row: Row) -> RecordRow:
 
 def view(rows: Iterable[Row]) -> View:
     session, profile, turns = None, None, []
-    for kind, *row in rows:
-        if kind == "s":
-            session = session_row(tuple(row))
-        elif kind == "r":
-            profile = record_row(tuple(row))
+    for row in rows:
+        if type(row[0]) is int:
+            turns.append(TurnRow._make(row))
+        elif row[1] == "s":
+            session = session_row(json.loads(row[0]))
         else:
-            turns.append(TurnRow(*row[:5]))
+            profile = record_row(json.loads(row[0]))
     turns.sort()
     return View(session, turns, profile)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from heapq import nlargest
+from collections.abc import Iterable, Iterator
 from math import log
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -14,11 +13,11 @@ from memory_async.codec import RecordRow
 from memory_async.keys import Key, Kind, Partition, to_micros, utc_now
 from memory_async.storage.batch import IndexOp
 from memory_async.storage.protocol import Match
-from memory_async.storage.searching import Wanted
-from memory_async.words import index_terms
+from memory_async.storage.searching import Wanted, distinct_terms
 
-MOST = 2000
-"""Of the texts of one owner that have a word, so many of the newest are looked at."""
+MOST = 300
+"""Of an owner's texts that have a word, so many of the newest are looked at: one that more have
+tells little."""
 
 TURN = """
 SELECT t.id, s.user_id FROM memory_turns t JOIN memory_sessions s ON s.id = t.session
@@ -49,34 +48,32 @@ OF_USER = """
 SELECT x.id FROM memory_records r JOIN memory_texts x ON x.record = r.id
 WHERE r.namespace = ? AND r.kind = ? AND r.user_id = ?"""
 
-WITH_WORD = "SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT ?"
+# Travels as one value: a row each would cost more than the look-up itself.
+WITH_WORD = """
+SELECT json_group_array(rowid) FROM (
+    SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT ?)"""
 
 FOUND_RECORDS = """
-SELECT x.id, r.kind, r.partition, r.record_id, x.part, 0, x.text, x.label
-FROM json_each(:ids) hit JOIN memory_texts x ON x.id = hit.value
-JOIN memory_records r ON r.id = x.record
-WHERE r.expires_at IS NULL OR r.expires_at > :now"""
+SELECT x.id, r.kind, r.partition, r.record_id, x.part, x.text, x.label
+FROM json_each(?) hit CROSS JOIN memory_texts x ON x.id = hit.value
+CROSS JOIN memory_records r ON r.id = x.record
+WHERE r.expires_at IS NULL OR r.expires_at > ?"""
 
-# A turn's id is its session's and its seq.
-FOUND_TURNS = """
-WITH hit AS MATERIALIZED (
-    SELECT x.id, x.turn, x.part FROM json_each(:ids) JOIN memory_texts x ON x.id = value
-), wanted AS (
-    SELECT id FROM hit
-    UNION SELECT x.id FROM hit CROSS JOIN memory_texts x ON x.id IN (
-        SELECT before.id FROM memory_texts before
-        WHERE before.turn > (hit.turn >> 32) << 32
-          AND (before.turn, before.part) < (hit.turn, hit.part)
-        ORDER BY before.turn DESC, before.part DESC LIMIT :around)
-    UNION SELECT x.id FROM hit CROSS JOIN memory_texts x ON x.id IN (
-        SELECT after.id FROM memory_texts after
-        WHERE after.turn < ((hit.turn >> 32) + 1) << 32
-          AND (after.turn, after.part) > (hit.turn, hit.part)
-        ORDER BY after.turn, after.part LIMIT :around)
-)
-SELECT x.id, 'turn', 'session/' || s.session_id, t.run_id, x.part, t.seq, x.text, x.label
-FROM wanted CROSS JOIN memory_texts x ON x.id = wanted.id
-CROSS JOIN memory_turns t ON t.id = x.turn CROSS JOIN memory_sessions s ON s.id = t.session"""
+# A turn's id is its session's, and its seq: those of a session follow one another.
+NEAR = """
+SELECT x.turn, x.part, x.id
+FROM json_each(?1) CROSS JOIN memory_texts hit ON hit.id = value
+CROSS JOIN memory_texts x ON x.turn BETWEEN hit.turn - ?2 AND hit.turn + ?2
+"""
+
+TEXTS = """
+SELECT x.id, x.turn, x.part, x.text, x.label
+FROM json_each(?) CROSS JOIN memory_texts x ON x.id = value"""
+
+TURNS = """
+SELECT t.id, t.id & 0xffffffff, t.run_id, s.session_id
+FROM json_each(?) CROSS JOIN memory_turns t ON t.id = value
+CROSS JOIN memory_sessions s ON s.id = t.session"""
 
 
 def index(db: sqlite3.Connection, namespace: str, op: IndexOp) -> bool:
@@ -133,7 +130,7 @@ def _replace(
         return
     [(scope,)] = db.execute(SCOPE, at.scope).fetchall()
     for part, (text, label) in said:
-        words = " ".join(f"{scope}_{term}" for term in dict.fromkeys(index_terms(text)))
+        words = " ".join(f"{scope}_{term}" for term in distinct_terms(text))
         given = {"scope": scope, "turn": at.turn, "record": at.record, "part": part}
         db.execute(NEW_TEXT, {**given, "label": label, "text": text, "words": words})
 
@@ -153,24 +150,54 @@ def _search(db: sqlite3.Connection, namespace: str, wanted: Wanted) -> list[Matc
     score: dict[int, float] = {}
     for scope, texts in db.execute(SCOPES, given).fetchall():
         for term in wanted.terms:
-            rows = db.execute(WITH_WORD, (f'"{scope}_{term}"', MOST)).fetchall()
-            rarity = log(1 + (texts - len(rows) + 0.5) / (len(rows) + 0.5))
-            for (id,) in rows:
+            [(with_word,)] = db.execute(WITH_WORD, (f'"{scope}_{term}"', MOST)).fetchall()
+            ids = json.loads(with_word)
+            rarity = log(1 + (texts - len(ids) + 0.5) / (len(ids) + 0.5))
+            for id in ids:
                 score[id] = score.get(id, 0.0) + rarity
     if only is not None:
         score = {id: value for id, value in score.items() if id in only}
-    best = [id for id, _ in nlargest(wanted.limit, score.items(), key=itemgetter(1, 0))]
-    rows = db.execute(
-        FOUND_TURNS if wanted.kind == "turn" else FOUND_RECORDS,
-        {"ids": json.dumps(best), "around": wanted.around, "now": to_micros(utc_now())},
-    ).fetchall()
-    places = {name: Partition.parse(name) for name in {row[2] for row in rows}}
-    found = {
-        id: Match(Key(kind, places[place], key), part, seq, text, score.get(id, 0.0), label)
-        for id, kind, place, key, part, seq, text, label in rows
+    ranked = sorted(score.items(), key=itemgetter(1), reverse=True)
+    best = [id for id, _ in ranked[: wanted.limit]]
+    found = _turns(db, best, wanted.around) if wanted.kind == "turn" else _records(db, best)
+    matches = {
+        id: Match(key, part, seq, text, score.get(id, 0.0), label)
+        for id, key, part, seq, text, label in found
     }
-    first = [found.pop(id) for id in best if id in found]
-    return first + sorted(found.values(), key=attrgetter("score"), reverse=True)
+    first = [matches.pop(id) for id in best if id in matches]
+    return first + sorted(matches.values(), key=attrgetter("score"), reverse=True)
+
+
+def _records(db: sqlite3.Connection, best: list[int]) -> Iterator[tuple[Any, ...]]:
+    rows = db.execute(FOUND_RECORDS, (json.dumps(best), to_micros(utc_now()))).fetchall()
+    for id, kind, partition, key, part, text, label in rows:
+        yield id, Key(kind, Partition.parse(partition), key), part, 0, text, label
+
+
+def _turns(db: sqlite3.Connection, best: list[int], around: int) -> Iterator[tuple[Any, ...]]:
+    wanted = best
+    if around:
+        near = sorted({*db.execute(NEAR, (json.dumps(best), around)).fetchall()})
+        wanted = list(_around(set(best), near, around))
+    rows = db.execute(TEXTS, (json.dumps(wanted),)).fetchall()
+    of = json.dumps([*{row[1] for row in rows}])
+    keys = {
+        turn: (Key("turn", Partition("session", session_id), run_id), seq)
+        for turn, seq, run_id, session_id in db.execute(TURNS, (of,)).fetchall()
+    }
+    for id, turn, part, text, label in rows:
+        key, seq = keys[turn]
+        yield id, key, part, seq, text, label
+
+
+def _around(best: set[int], near: list[tuple[int, int, int]], around: int) -> set[int]:
+    """Those of ``near`` (turn, part, id; in order) that stand by one of the ``best``."""
+    found: set[int] = set()
+    for at, (turn, _, id) in enumerate(near):
+        if id in best:
+            by = near[max(at - around, 0) : at + around + 1]
+            found.update(each for other, _, each in by if other >> 32 == turn >> 32)
+    return found
 
 
 def _scope(

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from memory_async.codec import SessionRow, TurnRow
-from memory_async.keys import Key, to_micros, utc_now
+from memory_async.keys import Key, Kind, Partition, to_micros, utc_now
 from memory_async.storage.batch import (
     AdvanceOp,
     AppendOp,
@@ -24,12 +24,12 @@ from memory_async.storage.driver import Applied
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
 from memory_async.storage.sqlite import search
 
+# With the turn of a run, if that is in the log already.
 HEADER = """
-SELECT id, user_id, version, last_seq, trimmed FROM memory_sessions
-WHERE namespace = ? AND session_id = ?"""
-
-KNOWN_RUN = """
-SELECT seq, run_id, created_at, usage, payload FROM memory_turns WHERE session = ? AND run_id = ?"""
+SELECT s.id, s.user_id, s.version, s.last_seq, s.trimmed,
+       t.id & 0xffffffff, t.run_id, t.created_at, t.usage, t.payload
+FROM memory_sessions s LEFT JOIN memory_turns t ON t.session = s.id AND t.run_id = ?
+WHERE s.namespace = ? AND s.session_id = ?"""
 
 CURSOR = """
 SELECT j.through, s.last_seq, s.created_at
@@ -45,14 +45,13 @@ REGISTER = "INSERT OR IGNORE INTO memory_jobs (session, job) VALUES (?, ?)"
 
 # After an append every registered job lags.
 COUNT_TURN = """
-UPDATE memory_sessions SET last_seq = last_seq + 1, keep_turns = max(keep_turns, :keep_turns),
-    updated_at = max(updated_at, :at),
-    lagging = EXISTS (SELECT 1 FROM memory_jobs WHERE session = :id)
-WHERE id = :id RETURNING last_seq"""
+UPDATE memory_sessions SET last_seq = last_seq + 1, keep_turns = max(keep_turns, ?),
+    updated_at = max(updated_at, ?), lagging = EXISTS (SELECT 1 FROM memory_jobs WHERE session = ?)
+WHERE id = ? RETURNING last_seq"""
 
 NEW_TURN = """
-INSERT INTO memory_turns (id, session, seq, run_id, created_at, usage, payload)
-VALUES (?1 << 32 | ?2, ?1, ?2, ?3, ?4, ?5, ?6)"""
+INSERT INTO memory_turns (id, session, run_id, created_at, usage, payload)
+VALUES (?, ?, ?, ?, ?, ?)"""
 
 SET_METADATA = "UPDATE memory_sessions SET updated_at = ?, version = ?, payload = ? WHERE id = ?"
 
@@ -73,7 +72,7 @@ WHERE id = :id AND NOT keep_turns
   AND trimmed < min(:through, last_seq, (SELECT seq FROM reach))
 RETURNING trimmed"""
 
-TRIM = "UPDATE memory_turns SET payload = NULL WHERE session = ? AND seq > ? AND seq <= ?"
+TRIM = "UPDATE memory_turns SET payload = NULL WHERE id > ? AND id <= ?"
 
 RECORD_VERSION = """
 SELECT version FROM memory_records
@@ -107,123 +106,160 @@ DELETE FROM memory_records WHERE namespace = :namespace AND partition = :partiti
 DROP_EXPIRED = "DELETE FROM memory_records WHERE expires_at <= ?"
 
 
+class _Header:
+    """What decides about writes to a session: looked up once a batch, and kept up to date."""
+
+    __slots__ = ("id", "known", "last_seq", "trimmed", "user_id", "version")
+
+    def __init__(self, row: Any) -> None:
+        self.version: str
+        self.id, self.user_id, self.version, self.last_seq, self.trimmed = row[:5]
+        self.known = None if row[5] is None else TurnRow._make(row[5:])
+
+
 def apply(db: sqlite3.Connection, namespace: str, batch: Batch) -> Applied:
     """Check every condition against what is stored, then write; raises before the first write."""
-    for op in batch.ops:
-        if isinstance(op, (AppendOp, PutSessionOp)):
-            header = op.session if isinstance(op, AppendOp) else op.row
-            if stored := _header(db, namespace, header.session_id):
-                check_owner(header.session_id, stored[1], header.user_id)
-    if batch.append and (stored := _header(db, namespace, batch.append.session.session_id)):
-        known = db.execute(KNOWN_RUN, (stored[0], batch.append.turn.run_id)).fetchone()
-        if known:
-            return Applied((), known=TurnRow(*known))
-    todo = [_check(db, namespace, op) for op in batch.ops]
-    seq, did = 0, []
-    for op, do in zip(batch.ops, todo, strict=True):
-        if isinstance(op, AppendOp):
-            seq = _append(db, namespace, op)
-            did.append(True)
-        else:
-            did.append(do and _write(db, namespace, op))
-    return Applied(did, seq)
+    return _Applying(db, namespace, batch).run()
 
 
-def _header(db: sqlite3.Connection, namespace: str, session_id: str) -> Any:
-    return db.execute(HEADER, (namespace, session_id)).fetchone()
+class _Applying:
+    def __init__(self, db: sqlite3.Connection, namespace: str, batch: Batch) -> None:
+        self._execute = db.execute
+        self._db = db
+        self._namespace = namespace
+        self._batch = batch
+        self._header: _Header | None = None
+        if batch.partition.space == "session" and any(map(_needs_header, batch.ops)):
+            run_id = batch.append and batch.append.turn.run_id
+            place = (run_id, namespace, batch.partition.id)
+            if row := db.execute(HEADER, place).fetchone():
+                self._header = _Header(row)
 
-
-def _version(db: sqlite3.Connection, namespace: str, kind: str, id: str, partition: str) -> Any:
-    if kind == "session":
-        header = _header(db, namespace, id)
-        return header and header[2]
-    now = to_micros(utc_now())
-    row = db.execute(RECORD_VERSION, (namespace, kind, id, partition, now)).fetchone()
-    return row and row[0]
-
-
-def _check(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
-    """Whether ``op`` has anything to do; `ConflictError` when its condition fails."""
-    match op:
-        case PutOp(row=row, when=when):
-            stored = _version(db, namespace, row.kind, row.id, row.partition)
-            return must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
-        case PutSessionOp(row=header, when=when):
-            stored = _version(db, namespace, "session", header.session_id, "")
-            return must_put(f"session {header.session_id!r}", stored, header.version, when)
-        case Delete(key=key) | Expect(key=key):
-            stored = _version(db, namespace, key.kind, key.id, str(key.partition))
-            return must_delete(op, stored)
-        case AdvanceOp():
-            row = db.execute(CURSOR, (namespace, op.session_id, op.job)).fetchone()
-            cursor, last_seq, created_at = row or (None, 0, 0)
-            must_advance(op, cursor, last_seq, created_at)
-    return True
-
-
-def _append(db: sqlite3.Connection, namespace: str, op: AppendOp) -> int:
-    stored = _header(db, namespace, op.session.session_id)
-    id = stored[0] if stored else _new_session(db, namespace, op.session)
-    if op.due:
-        db.executemany(REGISTER, [(id, job) for job in op.due])
-    given = {"id": id, "keep_turns": op.session.keep_turns, "at": op.turn.created_at}
-    [(seq,)] = db.execute(COUNT_TURN, given).fetchall()
-    turn = op.turn
-    db.execute(NEW_TURN, (id, seq, turn.run_id, turn.created_at, turn.usage, turn.payload))
-    return int(seq)
-
-
-def _new_session(db: sqlite3.Connection, namespace: str, row: SessionRow) -> int:
-    return db.execute(NEW_SESSION, (namespace, *row[:8])).lastrowid or 0
-
-
-def _write(db: sqlite3.Connection, namespace: str, op: Op) -> bool:
-    match op:
-        case PutOp(row=row, text=text):
-            tags = json.dumps(row.tags, ensure_ascii=False) if row.tags else None
-            columns = (namespace, *row[:5], tags, *row[6:])
-            [(id,)] = db.execute(PUT_RECORD, columns).fetchall()
-            db.execute(UNTAG, (id,))
-            db.executemany(TAG, [(tag, id) for tag in dict.fromkeys(row.tags)])
-            search.index_record(db, namespace, id, row, text)
-        case PutSessionOp(row=header):
-            if stored := _header(db, namespace, header.session_id):
-                given = (header.updated_at, header.version, header.payload, stored[0])
-                db.execute(SET_METADATA, given)
+    def run(self) -> Applied:
+        header = self._header
+        for op in self._batch.ops:
+            if header and isinstance(op, (AppendOp, PutSessionOp)):
+                row = op.session if isinstance(op, AppendOp) else op.row
+                check_owner(row.session_id, header.user_id, row.user_id)
+        if header and header.known:
+            return Applied((), known=header.known)
+        todo = [self._check(op) for op in self._batch.ops]
+        seq, did = 0, []
+        for op, do in zip(self._batch.ops, todo, strict=True):
+            if isinstance(op, AppendOp):
+                seq = self._append(op)
+                did.append(True)
             else:
-                _new_session(db, namespace, header)
-        case AdvanceOp():
-            header = _header(db, namespace, op.session_id)
-            db.execute(ADVANCE, {"id": header[0], **op._asdict()})
-            db.execute(CAUGHT_UP, {"id": header[0]})
-            _trim(db, header[0], header[4], header[3])
-        case Trim(session_id=session_id, through=through):
-            stored = _header(db, namespace, session_id)
-            return stored is not None and _trim(
-                db, stored[0], stored[4], stored[3] if through is None else through
-            )
-        case Delete(key=key):
-            return _delete(db, namespace, key)
-        case Drop(partition=partition, kind=kind, prefix=prefix):
-            where = {"partition": str(partition), "kind": kind, "prefix": prefix}
-            dropped = db.execute(DROP_RECORDS, {"namespace": namespace, **where}).rowcount > 0
-            if kind is None and partition.space == "session":
-                gone = db.execute(DELETE_SESSION, (namespace, partition.id)).rowcount > 0
-                dropped = gone or dropped
-            return dropped
-    return True
+                did.append(do and self._write(op))
+        return Applied(did, seq)
+
+    def _version(self, kind: str, id: str, partition: str) -> str | None:
+        if kind == "session":
+            return None if self._header is None else self._header.version
+        now = to_micros(utc_now())
+        row = self._execute(RECORD_VERSION, (self._namespace, kind, id, partition, now)).fetchone()
+        return row and row[0]  # type: ignore[no-any-return]
+
+    def _check(self, op: Op) -> bool:
+        """Whether ``op`` has anything to do; `ConflictError` when its condition fails."""
+        match op:
+            case AppendOp():
+                pass
+            case PutOp(row=row, when=when):
+                stored = self._version(row.kind, row.id, row.partition)
+                return must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
+            case PutSessionOp(row=header, when=when):
+                stored = self._version("session", header.session_id, "")
+                return must_put(f"session {header.session_id!r}", stored, header.version, when)
+            case Delete(key=key) | Expect(key=key):
+                return must_delete(op, self._version(key.kind, key.id, str(key.partition)))
+            case AdvanceOp():
+                place = (self._namespace, op.session_id, op.job)
+                cursor, last_seq, created_at = self._execute(CURSOR, place).fetchone() or (
+                    None,
+                    0,
+                    0,
+                )
+                must_advance(op, cursor, last_seq, created_at)
+        return True
+
+    def _append(self, op: AppendOp) -> int:
+        header = self._header or self._new_session(op.session)
+        if op.due:
+            self._db.executemany(REGISTER, [(header.id, job) for job in op.due])
+        turn = op.turn
+        given = (op.session.keep_turns, turn.created_at, header.id, header.id)
+        [(seq,)] = self._execute(COUNT_TURN, given).fetchall()
+        header.last_seq = seq
+        place = (header.id << 32 | seq, header.id)
+        columns = (turn.run_id, turn.created_at, turn.usage, turn.payload)
+        self._execute(NEW_TURN, place + columns)
+        return int(seq)
+
+    def _new_session(self, row: SessionRow) -> _Header:
+        id = self._execute(NEW_SESSION, (self._namespace, *row[:8])).lastrowid
+        self._header = header = _Header((id, row.user_id, row.version, 0, 0, None))
+        return header
+
+    def _write(self, op: Op) -> bool:
+        match op:
+            case PutOp(row=row, text=text):
+                tags = json.dumps(row.tags, ensure_ascii=False) if row.tags else None
+                columns = (self._namespace, *row[:5], tags, *row[6:])
+                [(id,)] = self._execute(PUT_RECORD, columns).fetchall()
+                self._execute(UNTAG, (id,))
+                self._db.executemany(TAG, [(tag, id) for tag in dict.fromkeys(row.tags)])
+                search.index_record(self._db, self._namespace, id, row, text)
+            case PutSessionOp(row=row):
+                if self._header:
+                    given = (row.updated_at, row.version, row.payload, self._header.id)
+                    self._execute(SET_METADATA, given)
+                else:
+                    self._new_session(row)
+            case AdvanceOp():
+                assert self._header is not None  # noqa: S101 - it has the cursor that was checked
+                self._execute(ADVANCE, {"id": self._header.id, **op._asdict()})
+                self._execute(CAUGHT_UP, {"id": self._header.id})
+                self._trim(self._header.last_seq)
+            case Trim(through=through):
+                return self._trim(through)
+            case Delete(key=key):
+                return self._delete(key)
+            case Drop(partition=partition, kind=kind, prefix=prefix):
+                return self._drop(partition, kind, prefix)
+        return True
+
+    def _trim(self, through: int | None) -> bool:
+        header = self._header
+        if header is None:
+            return False
+        reach = header.last_seq if through is None else through
+        moved = self._execute(MOVE_TRIMMED, {"id": header.id, "through": reach}).fetchall()
+        if not moved:
+            return False
+        start, header.trimmed = header.trimmed, moved[0][0]
+        self._execute(TRIM, (header.id << 32 | start, header.id << 32 | header.trimmed))
+        return True
+
+    def _delete(self, key: Key) -> bool:
+        if key.kind == "session":
+            return self._execute(DELETE_SESSION, (self._namespace, key.id)).rowcount > 0
+        place = (self._namespace, key.kind, key.id, str(key.partition))
+        return self._execute(DELETE_RECORD, place).rowcount > 0
+
+    def _drop(self, partition: Partition, kind: Kind | None, prefix: str | None) -> bool:
+        where = {"partition": str(partition), "kind": kind, "prefix": prefix}
+        dropped = self._execute(DROP_RECORDS, {"namespace": self._namespace, **where}).rowcount > 0
+        if kind is None and partition.space == "session":
+            gone = self._execute(DELETE_SESSION, (self._namespace, partition.id)).rowcount > 0
+            dropped = gone or dropped
+        return dropped
 
 
-def _trim(db: sqlite3.Connection, id: int, trimmed: int, through: int) -> bool:
-    moved = db.execute(MOVE_TRIMMED, {"id": id, "through": through}).fetchall()
-    if not moved:
-        return False
-    db.execute(TRIM, (id, trimmed, moved[0][0]))
-    return True
-
-
-def _delete(db: sqlite3.Connection, namespace: str, key: Key) -> bool:
-    if key.kind == "session":
-        return db.execute(DELETE_SESSION, (namespace, key.id)).rowcount > 0
-    place = (namespace, key.kind, key.id, str(key.partition))
-    return db.execute(DELETE_RECORD, place).rowcount > 0
+def _needs_header(op: Op) -> bool:
+    match op:
+        case AppendOp() | PutSessionOp() | AdvanceOp() | Trim():
+            return True
+        case Delete(key=key) | Expect(key=key):
+            return key.kind == "session"
+    return False

@@ -146,6 +146,14 @@ BEGIN
                 created_at = excluded.created_at, updated_at = excluded.updated_at,
                 expires_at = excluded.expires_at, version = excluded.version,
                 payload = excluded.payload;
+            IF op ? 'texts' THEN
+                PERFORM memory_async.index_texts(in_namespace, op ->> 'kind', in_partition,
+                                                 op ->> 'id', op -> 'texts');
+            ELSE
+                DELETE FROM memory_async.texts x
+                WHERE x.namespace = in_namespace AND x.kind = op ->> 'kind'
+                  AND x.record_id = op ->> 'id' AND x.partition = in_partition;
+            END IF;
         WHEN 'advance' THEN
             UPDATE memory_async.jobs j
             SET through = (op ->> 'through')::bigint,

@@ -32,14 +32,12 @@ CREATE TABLE memory_jobs (
 ) WITHOUT ROWID;
 
 CREATE TABLE memory_turns (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY,           -- session << 32 | seq: a session's turns side by side
     session     INTEGER NOT NULL REFERENCES memory_sessions ON DELETE CASCADE,
-    seq         INTEGER NOT NULL,
     run_id      TEXT    NOT NULL,
     created_at  INTEGER NOT NULL,
     usage       TEXT,
     payload     TEXT,                          -- NULL once the turn was trimmed
-    UNIQUE (session, seq),
     UNIQUE (session, run_id)
 );
 

@@ -1,0 +1,6 @@
+"""A knowledge base: documents in passages, in the same storage as everything else."""
+
+from memory_async.knowledge.base import KnowledgeBase, OnProgress
+from memory_async.knowledge.finding import Hit
+
+__all__ = ["Hit", "KnowledgeBase", "OnProgress"]
