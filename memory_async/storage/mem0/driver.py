@@ -47,6 +47,7 @@ class Mem0Storage(Driver):
     `search` is Mem0's own.
     """
 
+    searches_by_meaning = True  # and not by words, so it is not held to the tests of a full text
     unpromised = frozenset({"compare-and-set", "transactions", "unique seq"})
     url_options: ClassVar[dict[str, Callable[[str], Any]]] = {
         **Driver.url_options,
