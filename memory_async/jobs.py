@@ -104,7 +104,9 @@ class Jobs:
                 continue
             key, job = (session_id, name), self._jobs[name]
             self._behind[key] = self._behind.get(key, 0) + 1
-            through = self._cursors.get(key, 0 if seq == 1 else None)
+            if seq == 1:
+                self._know(key, 0)
+            through = self._cursors.get(key)
             if through is None or not 0 < seq - through < job.every:
                 self._start(session_id, name, rest=False)
             elif job.idle is not None and not self._closed:
