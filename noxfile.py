@@ -78,7 +78,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests, on every Python that is found here."""
-    install(session, ".[all]", *group("test"))
+    install(session, ".[all]", *group("test", "mem0"))
     session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
 
 
@@ -96,7 +96,7 @@ def no_extras(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """The tests with all extras, and how much of the package they reach."""
-    install(session, ".[all]", *group("test"))
+    install(session, ".[all]", *group("test", "mem0"))
     session.run("coverage", "erase")
     where = ("--numprocesses=2", "--dist=loadfile")
     measured = ("--cov", "--cov-report=term-missing:skip-covered")

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from memory_async.search import Hit
     from memory_async.storage.in_memory import InMemoryStorage
     from memory_async.storage.json import JSONStorage
+    from memory_async.storage.mem0 import Mem0Storage
     from memory_async.storage.mongo import MongoStorage
     from memory_async.storage.postgres import PostgresStorage
     from memory_async.storage.protocol import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         Result,
         Snapshot,
         Storage,
+        SupportsAnalysis,
         SupportsSearch,
         SupportsSweep,
         SupportsTTL,
@@ -142,6 +144,7 @@ _MODULES = {
     "storage.mongo": ("MongoStorage",),
     "storage.postgres": ("PostgresStorage",),
     "storage.json": ("JSONStorage",),
+    "storage.mem0": ("Mem0Storage",),
     "storage.protocol": (
         "ABSENT",
         "ALWAYS",
@@ -155,6 +158,7 @@ _MODULES = {
         "Result",
         "Snapshot",
         "Storage",
+        "SupportsAnalysis",
         "SupportsSearch",
         "SupportsSweep",
         "SupportsTTL",
@@ -200,6 +204,7 @@ __all__ = [
     "Lease",
     "LeaseLostError",
     "Match",
+    "Mem0Storage",
     "Memory",
     "MemoryAsyncError",
     "Message",
@@ -229,6 +234,7 @@ __all__ = [
     "Storage",
     "StorageError",
     "StorageUnavailableError",
+    "SupportsAnalysis",
     "SupportsSearch",
     "SupportsSweep",
     "SupportsTTL",

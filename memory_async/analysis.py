@@ -1,4 +1,5 @@
-"""The job that learns about a user: current traits and new user messages in, changes out."""
+"""The jobs that learn about a user: a model gets the current traits and new user messages, and says
+what changes; or the storage gets the turns, and learns by itself."""
 
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ from memory_async.model import Model, ask, complete_json
 from memory_async.profile import check_schema, known_names, profile_job, validate
 from memory_async.records import Session, Turn, UserProfile
 from memory_async.settings import UserMemoryMode
-from memory_async.storage.protocol import ABSENT, Advance, Put, Storage
+from memory_async.storage.protocol import ABSENT, Advance, Put, Storage, SupportsAnalysis
 from memory_async.transcript import take, user_text
 
-__all__ = ["AnalysisJob"]
+__all__ = ["AnalysisJob", "StorageAnalysisJob"]
 
 REMOVE = "remove_traits"
 MAX_APPLIED = 1000  # sessions a profile remembers as merged, newest last
@@ -66,7 +67,7 @@ class AnalysisJob:
         if session.user_id is None:
             return False
         after = session.jobs[self.name].through
-        profile = await self._profile(storage, session.user_id)
+        profile = await _profile(storage, session.user_id, self._profile_name)
         if not await _is_there(storage, session, profile):
             return False
         text, through = take(turns, user_text)
@@ -75,7 +76,7 @@ class AnalysisJob:
         elif text:
             asked, answer = profile, await self._ask(profile.traits, text)
             while not await self._put(storage, profile, answer, session, through):
-                profile = await self._profile(storage, session.user_id)
+                profile = await _profile(storage, session.user_id, self._profile_name)
                 if profile.applied.get(_incarnation(session), 0) > after:
                     raise ConflictError("another worker has merged these turns")
                 if profile.forgotten_at != asked.forgotten_at or not self._update:
@@ -86,13 +87,6 @@ class AnalysisJob:
             Advance(session.session_id, self.name, after, through, created_at=session.created_at)
         )
         return True
-
-    async def _profile(self, storage: Storage, user_id: str) -> UserProfile:
-        key = Key("profile", Partition("user", user_id), self._profile_name)
-        found = await storage.get(key)
-        if isinstance(found, UserProfile):
-            return found
-        return UserProfile(user_id=user_id, name=self._profile_name, version="")
 
     async def _ask(self, traits: dict[str, Any], text: str) -> dict[str, Any]:
         known = json.dumps(traits, ensure_ascii=False, sort_keys=True)
@@ -161,6 +155,44 @@ class AnalysisJob:
         # Traits outside the schema are another agent's, or an older schema's: kept as they are.
         others = {} if names is None else {k: v for k, v in kept.items() if k not in names}
         return {**others, **changed}
+
+
+class StorageAnalysisJob:
+    """Hands the turns to a storage that learns about users by itself. Due with every turn."""
+
+    every = 1
+    idle: float | None = None
+
+    def __init__(self, profile_name: str = "default") -> None:
+        self.name = profile_job(profile_name)
+        self._profile_name = profile_name
+
+    async def step(self, storage: Storage, session: Session, turns: Sequence[Turn]) -> bool:
+        """Have ``turns`` taken in, then move on: what died between is taken in again, which changes
+        nothing. False when the user has been forgotten meanwhile."""
+        user_id = session.user_id
+        if user_id is None or not isinstance(storage, SupportsAnalysis):
+            return False
+        before = await _profile(storage, user_id, self._profile_name)
+        if not await _is_there(storage, session, before):
+            return False
+        await storage.analyse(user_id, turns)
+        after = await _profile(storage, user_id, self._profile_name)
+        if after.forgotten_at != before.forgotten_at:
+            await storage.unlearn(user_id)  # what was learned just now came too late to be found
+            return False
+        through, born = session.jobs[self.name].through, session.created_at
+        await storage.apply(
+            Advance(session.session_id, self.name, through, turns[-1].seq, created_at=born)
+        )
+        return True
+
+
+async def _profile(storage: Storage, user_id: str, name: str) -> UserProfile:
+    found = await storage.get(Key("profile", Partition("user", user_id), name))
+    if isinstance(found, UserProfile):
+        return found
+    return UserProfile(user_id=user_id, name=name, version="")
 
 
 async def _is_there(storage: Storage, session: Session, profile: UserProfile) -> bool:

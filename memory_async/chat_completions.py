@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from memory_async.errors import ConfigurationError, ModelError
 from memory_async.forked import keep, watch
+from memory_async.retry_after import parse_retry_after
 
 try:
     import httpx
@@ -105,23 +104,10 @@ class OpenAIModel:
         if status in (401, 403):
             message += " (check OPENAI_API_KEY)"
         permanent = status < 500 and status not in _RETRYABLE
-        return ModelError(message, permanent=permanent, retry_after=_retry_after(response))
+        after = parse_retry_after(response.headers.get("retry-after", ""))
+        return ModelError(message, permanent=permanent, retry_after=after)
 
     def _start(self, response: httpx.Response) -> str:
         """What it answered; some servers repeat the key."""
         secret = self._key if len(self._key) > 7 else "\0"  # shorter: none, only asked for
         return repr(response.text.replace(secret, "***")[:200])
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, from either form of the header (RFC 9110, 10.2.3)."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-        return max(0.0, (when - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
-        return None

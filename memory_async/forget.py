@@ -8,7 +8,14 @@ from memory_async.errors import ConflictError
 from memory_async.keys import Key, Partition, new_version, to_micros
 from memory_async.profile import profile_of
 from memory_async.records import RECORDS, Session, UserProfile
-from memory_async.storage.protocol import ABSENT, Delete, Drop, Put, Storage
+from memory_async.storage.protocol import (
+    ABSENT,
+    Delete,
+    Drop,
+    Put,
+    Storage,
+    SupportsAnalysis,
+)
 
 __all__ = ["delete_session", "finish_forgetting", "forget_user"]
 
@@ -32,6 +39,8 @@ async def finish_forgetting(storage: Storage, mark: UserProfile) -> None:
     while True:
         for session_id, created_at in mark.forgetting.items():
             await _drop_marked(storage, session_id, created_at)
+        if isinstance(storage, SupportsAnalysis) and storage.analyses_users:
+            await storage.unlearn(mark.user_id)
         done = replace(mark, forgetting={}, version=new_version())
         try:
             await storage.apply(Put(done, mark.version), *drops)

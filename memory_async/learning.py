@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from memory_async.analysis import AnalysisJob
+from memory_async.analysis import AnalysisJob, StorageAnalysisJob
 from memory_async.indexing import SEARCH_JOB, SearchJob
 from memory_async.jobs import Job
 from memory_async.model import SupportsClose, as_model
@@ -25,9 +25,13 @@ def job_names(settings: Settings, user_id: str | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def make_jobs(settings: Settings, owned: AsyncExitStack) -> list[Job]:
+def make_jobs(
+    settings: Settings, owned: AsyncExitStack, *, storage_analyses: bool = False
+) -> list[Job]:
     """The jobs themselves; what their model has to close goes to ``owned``."""
     jobs: list[Job] = [SearchJob(settings.embed)] if settings.search_memory else []
+    if settings.user_analysis_memory and storage_analyses:
+        jobs.append(StorageAnalysisJob(settings.profile_name))
     if settings.model is None:
         return jobs
     model = as_model(settings.model)
@@ -36,7 +40,7 @@ def make_jobs(settings: Settings, owned: AsyncExitStack) -> list[Job]:
     if settings.summary_memory:
         every, prompt = settings.summary_every, settings.summary_prompt
         jobs.append(SummaryJob(model, every=every, prompt=prompt))
-    if settings.user_analysis_memory:
+    if settings.user_analysis_memory and not storage_analyses:
         jobs.append(
             AnalysisJob(
                 model,

@@ -23,7 +23,15 @@ from memory_async.records import Session, Turn
 from memory_async.render import refuse_rendered
 from memory_async.runs import Runs
 from memory_async.settings import Settings, UserMemoryMode
-from memory_async.storage.protocol import ABSENT, Append, Expect, Put, Storage, Write
+from memory_async.storage.protocol import (
+    ABSENT,
+    Append,
+    Expect,
+    Put,
+    Storage,
+    SupportsAnalysis,
+    Write,
+)
 from memory_async.storage.url import open_storage
 from memory_async.usage import parse_usage
 from memory_async.vectors import Embed
@@ -113,10 +121,11 @@ class Memory(Runs[ProfileT]):
         if not isinstance(storage, Storage):
             storage = open_storage(storage)
             owned.push_async_callback(storage.close)
-        self._settings.require_model(storage_analyses=getattr(storage, "analyses_users", False))
+        analyses = isinstance(storage, SupportsAnalysis) and storage.analyses_users
+        self._settings.require_model(storage_analyses=analyses)
         jobs = Jobs(
             storage,
-            make_jobs(self._settings, owned),
+            make_jobs(self._settings, owned, storage_analyses=analyses),
             concurrency=max_jobs,
             on_error=on_job_error,
             queue=job_queue,

@@ -30,6 +30,7 @@ __all__ = [
     "Result",
     "Snapshot",
     "Storage",
+    "SupportsAnalysis",
     "SupportsSearch",
     "SupportsSweep",
     "SupportsTTL",
@@ -306,6 +307,22 @@ class SupportsSearch(Protocol):
         before and after one of them in its session (of records, none): those that have no word of
         the query with score 0."""
         ...
+
+
+@runtime_checkable
+class SupportsAnalysis(Protocol):
+    """A storage that may learn about users by itself: where ``analyses_users`` is true, it is given
+    their turns by the job that else asks a model, and no model is needed. What it knows comes back
+    in the user's profile, of every name, as the trait ``facts`` (texts, the oldest first)."""
+
+    @property
+    def analyses_users(self) -> bool: ...
+
+    async def analyse(self, user_id: str, turns: Sequence[Turn]) -> None:
+        """Learn from what was said; it is in the profile when this returns. Safe to repeat."""
+
+    async def unlearn(self, user_id: str) -> None:
+        """Forget all that was learned of the user."""
 
 
 @runtime_checkable

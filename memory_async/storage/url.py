@@ -16,6 +16,7 @@ __all__ = ["open_storage"]
 
 DRIVERS: dict[str, tuple[str, str]] = {
     "json": ("memory_async.storage.json", "JSONStorage"),
+    "mem0": ("memory_async.storage.mem0", "Mem0Storage"),
     "memory": ("memory_async.storage.in_memory", "InMemoryStorage"),
     "mongodb": ("memory_async.storage.mongo", "MongoStorage"),
     "mongodb+srv": ("memory_async.storage.mongo", "MongoStorage"),
@@ -66,6 +67,12 @@ def file_path(scheme: str, rest: str) -> str:
             f"'{scheme}:////{rest}' for an absolute one"
         )
     return unquote(rest[1:])
+
+
+def boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(text)
+    return text.lower() in ("true", "1")
 
 
 def _options(driver: type[Driver], scheme: str, query: str) -> dict[str, Any]:

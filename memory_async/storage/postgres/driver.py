@@ -24,15 +24,10 @@ from memory_async.storage.postgres.failures import THEIRS, UNDONE, is_lost, mapp
 from memory_async.storage.postgres.migrations import bring_up_to_date, check_name, within
 from memory_async.storage.protocol import Match
 from memory_async.storage.searching import SearchDriver, Wanted
+from memory_async.storage.url import boolean
 
 TRIES = 5
 """How often a call is made that the server undoes, for a deadlock or a failed serialization."""
-
-
-def boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise ValueError(text)
-    return text.lower() in ("true", "1")
 
 
 class PostgresStorage(SearchDriver):

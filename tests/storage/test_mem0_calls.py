@@ -1,0 +1,187 @@
+"""The requests are those that Mem0's own client sends for the same operations; and nothing is lost
+where there are many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("httpx")
+
+from memory_async import ConfigurationError, Memory, open_storage
+from memory_async.storage.mem0 import Mem0Storage
+from memory_async.storage.mem0.platform import PAGE, Platform
+from memory_async.storage.mem0.rows import scope_of
+from memory_async.storage.protocol import Storage
+from memory_async.testing.material import append, unique
+from tests.servers import mem0
+from tests.servers.mem0_app import KEY, Mem0App, Request
+
+SCOPE, METADATA = {"agent_id": "shapes"}, {"kind": "turn", "part": 0}
+SAID = [{"role": "user", "content": "I like tea."}]
+FILTERS = {"AND": [SCOPE, {"metadata": {"kind": "turn"}}]}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Mem0App, str]]:
+    with mem0.serving() as (app, url):
+        yield app, url
+
+
+Call = Callable[[Any, str], Awaitable[Any]]
+OPERATIONS: dict[str, tuple[Call, Call]] = {
+    "add": (
+        lambda ours, it: ours.add(SCOPE, SAID, METADATA, infer=False),
+        lambda theirs, it: theirs.add(SAID, **SCOPE, metadata=METADATA, infer=False),
+    ),
+    "extract": (
+        lambda ours, it: ours.add({"user_id": "ada"}, SAID, {}, infer=True),
+        lambda theirs, it: theirs.add(SAID, user_id="ada", metadata={}, infer=True),
+    ),
+    "list": (
+        lambda ours, it: ours.read_all(SCOPE, {"kind": "turn"}),
+        lambda theirs, it: theirs.get_all(filters=FILTERS, page=1, page_size=PAGE),
+    ),
+    "search": (
+        lambda ours, it: ours.search("tea", SCOPE, {"kind": "turn"}, 5),
+        lambda theirs, it: theirs.search("tea", filters=FILTERS, top_k=5),
+    ),
+    "update": (
+        lambda ours, it: ours.update(it, "I like coffee.", METADATA),
+        lambda theirs, it: theirs.update(it, text="I like coffee.", metadata=METADATA),
+    ),
+    "delete": (
+        lambda ours, it: ours.delete(it),
+        lambda theirs, it: theirs.delete(it),
+    ),
+}
+
+
+def shape(request: Request) -> tuple[Any, ...]:
+    """All of a request but the headers that say which client it is."""
+    return (
+        request.method,
+        request.path,
+        request.query,
+        request.body,
+        request.headers["authorization"],
+        request.headers.get("content-type"),
+    )
+
+
+@pytest.mark.parametrize("name", ["ping", *OPERATIONS])
+async def test_requests_are_those_of_mem0_s_own_client(
+    served: tuple[Mem0App, str], name: str
+) -> None:
+    from mem0 import AsyncMemoryClient
+
+    app, url = served
+    ours = Platform(KEY, base_url=url)
+    start = len(app.requests)
+    await ours.open()
+    theirs = await asyncio.to_thread(AsyncMemoryClient, api_key=KEY, host=url)
+    if name != "ping":
+        ids = await ours.add(SCOPE, [{"role": "user", "content": unique()}], METADATA, infer=False)
+        start = len(app.requests)
+        by_us, by_them = OPERATIONS[name]
+        await by_us(ours, ids[0])
+        after = len(app.requests)
+        if name == "delete":  # it is gone: their request, not its answer, is looked at
+            with pytest.raises(Exception, match="not found"):
+                await by_them(theirs, ids[0])
+        else:
+            await by_them(theirs, ids[0])
+        mine, [their] = app.requests[start:after], app.requests[after:]
+    else:
+        *mine, their = app.requests[start:]
+    await ours.close()
+    await theirs.async_client.aclose()
+    first, *polls = mine
+    assert shape(first) == shape(their)
+    assert all(each.path.startswith("/v1/event/") for each in polls)
+    assert bool(polls) == (name == "extract")
+
+
+@pytest.mark.parametrize("make", [mem0.storage, mem0.own_storage])
+async def test_a_session_of_250_turns_is_whole_and_in_order(
+    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_async.storage.mem0.platform.PAGE", 100)  # so there are three
+    async with make(namespace=unique("namespace")) as storage:
+        memory = Memory(storage, "s", "ada", full_session_memory=True)
+        for number in range(250):
+            await memory.save({"role": "user", "content": f"message {number}"})
+        turns = await memory.turns()
+        assert [turn.seq for turn in turns] == list(range(1, 251))
+        assert [turn.messages[0].text for turn in turns] == [f"message {n}" for n in range(250)]
+        context = await memory.load(last=3)
+        assert [each.text for each in context.messages] == [f"message {n}" for n in (247, 248, 249)]
+
+
+@pytest.mark.parametrize("sessions", [1, 100])
+async def test_a_hundred_saves_at_once_lose_nothing(sessions: int) -> None:
+    """From two objects, as in two processes: of one session some may share a seq."""
+    namespace = unique("namespace")
+    async with (
+        mem0.storage(namespace=namespace) as one,
+        mem0.storage(namespace=namespace) as other,
+    ):
+        memories = [Memory(each, full_session_memory=True) for each in (one, other)]
+        saved = await asyncio.gather(
+            *(
+                memories[n % 2]
+                .bind(session_id=f"s{n % sessions}", user_id="ada")
+                .save({"role": "user", "content": f"{n}"})
+                for n in range(100)
+            )
+        )
+        found = [
+            turn
+            for n in range(sessions)
+            for turn in await memories[1].bind(session_id=f"s{n}", user_id="ada").turns()
+        ]
+        assert sorted(int(turn.messages[0].text) for turn in found) == list(range(100))
+        assert {turn.run_id for turn in found} == {turn.run_id for turn in saved if turn}
+        places = [(turn.seq, turn.created_at, turn.run_id) for turn in found]
+        assert sessions > 1 or places == sorted(places)
+
+
+async def test_a_url_names_it(served: tuple[Mem0App, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    app, url = served
+    monkeypatch.setenv("MEM0_API_KEY", KEY)
+    options = f"base_url={url}&infer=true&org_id=o&project_id=p&namespace=n"
+    async with open_storage(f"mem0://?{options}") as storage:
+        assert isinstance(storage, Mem0Storage)
+        assert (storage.analyses_users, storage.namespace) == (True, "n")
+        assert url in repr(storage)
+        assert app.requests[-1].query == {"org_id": "o", "project_id": "p"}
+
+
+@pytest.mark.parametrize("base_url", ["api.mem0.ai", "ftp://mem0", ""])
+def test_an_address_that_is_none_is_refused(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url"):
+        Mem0Storage(KEY, base_url=base_url)
+
+
+def test_without_a_key_it_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEM0_API_KEY", raising=False)
+    with pytest.raises(ConfigurationError, match="MEM0_API_KEY"):
+        Mem0Storage()
+    with pytest.raises(ConfigurationError, match="printable"):
+        Mem0Storage("kéy")
+    with pytest.raises(ConfigurationError, match="AsyncMemory"):
+        Mem0Storage(memory=object())
+
+
+async def test_an_own_memory_stays_in_its_process_and_open() -> None:
+    storage = Mem0Storage(memory=mem0.own(), namespace=unique("namespace"))
+    await storage.apply(append("s"))
+    await storage.close()
+    assert (await mem0.own().get_all(filters=scope_of(storage.namespace)))["results"]
+    child = Mem0Storage(memory=mem0.own())
+    child._forked()  # as in a child
+    with pytest.raises(ConfigurationError, match="forked"):
+        await child.open()
