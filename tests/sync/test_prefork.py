@@ -10,7 +10,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.llm import ScriptedLLM
 from tests.sync import child
 
 Said = Callable[..., list[str]]
@@ -23,9 +22,7 @@ import json, multiprocessing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 meeting = multiprocessing.get_context("fork").Barrier(int(sys.argv[2]))
-memory = sync.Memory(
-    url, "s", full_session_memory=True, summary_memory=True, model="openai/scripted"
-)
+memory = sync.Memory(url, "s", full_session_memory=True)
 memory.save(says("parent"))
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,9 +59,7 @@ tell(wait(*workers))
 """
 
 
-def test_every_worker_answers_and_every_turn_is_there(
-    url: str, said: Said, llm: ScriptedLLM
-) -> None:
+def test_every_worker_answers_and_every_turn_is_there(url: str, said: Said) -> None:
     def ask(session: str, text: str) -> tuple[int, int]:
         with urlopen(f"http://127.0.0.1:{port}/{session}/{text}", b"") as response:
             pid, seq = json.load(response)
