@@ -10,15 +10,14 @@ import pytest
 
 from memory_async import SqliteStorage, Storage, sync
 from memory_async.testing import KnowledgeConformance, MakeStorage
-from tests.runs import facade
+from tests.sync import dressed
+from tests.sync.conformance import ThroughTheFacade
 
 
-class TestKnowledgeThroughTheSyncFacade(KnowledgeConformance):
-    one_loop = False
-
+class TestKnowledgeThroughTheSyncFacade(ThroughTheFacade, KnowledgeConformance):
     @pytest.fixture(autouse=True)
     def _facades(self) -> Iterator[None]:
-        self.facades = facade.Facades()
+        self.facades = dressed.Facades()
         yield
         self.facades.close()
 
@@ -26,10 +25,9 @@ class TestKnowledgeThroughTheSyncFacade(KnowledgeConformance):
     def storages(self, tmp_path: Path) -> MakeStorage:
         def make(namespace: str = "default") -> Storage:
             path = tmp_path / "memory.db"
-            driver = SqliteStorage(path, namespace=namespace, durability="normal")
-            return facade.InThread(sync.Storage(driver))
+            return SqliteStorage(path, namespace=namespace, durability="normal")
 
         return make
 
     def knowledge(self, storage: Storage, id: str, **options: Any) -> Any:
-        return self.facades.make(facade._Dressed, sync.KnowledgeBase, storage, id, **options)
+        return self.facades.make(dressed.Dressed, sync.KnowledgeBase, storage, id, **options)

@@ -11,7 +11,7 @@ from memory_async.shield import to_the_end
 from memory_async.testing.around import Around
 
 
-class _Dressed:
+class Dressed:
     """Methods become coroutine functions; attributes stay."""
 
     plain: frozenset[str] = frozenset()
@@ -29,7 +29,7 @@ class _Dressed:
         setattr(self.of, name, value)
 
 
-class Run(_Dressed):
+class Run(Dressed):
     plain = frozenset({"add", "pause", "to_openai"})
 
 
@@ -44,7 +44,7 @@ class Block:
         return await to_the_end(asyncio.to_thread(self._of.__exit__, *error))
 
 
-class Memory(_Dressed):
+class Memory(Dressed):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         return Block(self.of.run(*args, **kwargs))
 
@@ -55,7 +55,7 @@ class Memory(_Dressed):
         return Memory(self.of.bind(**kwargs))
 
 
-class Inbox(_Dressed):
+class Inbox(Dressed):
     async def memory_for(self, *args: Any, **kwargs: Any) -> Any:
         return Memory(await asyncio.to_thread(self.of.memory_for, *args, **kwargs))
 
