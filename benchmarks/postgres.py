@@ -1,45 +1,110 @@
-"""What saving and loading a turn costs on PostgreSQL, and beside a peer.
+"""What saving and loading a turn costs on PostgreSQL: in short and long sessions, beside a peer.
 
-    python benchmarks/postgres.py postgresql://user@host/database [--markdown] [--quick]
+    python benchmarks/postgres.py [--quick] [--url postgresql://user@host/database]
 
-The peer is the `SQLAlchemySession` of openai-agents, on asyncpg. Both are measured in one run, in
-small blocks that take turns in random order: look at the ratios. Exits with 1 when one is above
-(or below) its limit. Makes the schema ``memory_async_benchmark`` and the peer's two tables.
+Starts a server of its own, with PostgreSQL's defaults (fsync on) and its data in /var/tmp, unless
+given a URL, where it makes the schema ``memory_async_benchmark`` and the peer's two tables. The
+peer is the `SQLAlchemySession` of openai-agents, on asyncpg. Everything is measured in one run, in
+small blocks that take turns in random order: look at the ratios. Exits with 1 when a ratio is
+outside its limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import platform
 import random
 import statistics
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
-from time import perf_counter_ns
+from functools import partial
+from importlib.metadata import version
+from itertools import cycle
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
 from typing import Any
 
+import asyncpg
 from agents.extensions.memory import SQLAlchemySession
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memory_async import Memory, PostgresStorage
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from tests.servers.postgres import postgres
+
+SCHEMA = "memory_async_benchmark"
 SHORT, LONG, LAST, SESSIONS = 10, 10_000, 20, 64
+GROWTH_LIMIT, SAVE_LIMIT, RATE_LIMIT = 1.2, 0.5, 3.0
+
 Messages = list[dict[str, Any]]
 Call = Callable[[], Awaitable[object]]
+Save = Callable[[Any], Awaitable[object]]
 
 
 def make_turn(number: int) -> Messages:
+    """A question of 40 words and an answer of 120 (every fourth not in ASCII)."""
     dice = random.Random(number)
     words = [
         " ".join("".join(dice.choices("aeioubdklmnrst", k=dice.randint(2, 9))) for _ in range(size))
         for size in (40, 120)
     ]
-    return [{"role": r, "content": w} for r, w in zip(("user", "assistant"), words, strict=True)]
+    return [
+        {"role": "user", "content": f"{number}: {words[0]}?"},
+        {"role": "assistant", "content": words[1] + (". ✓" if number % 4 == 0 else ".")},
+    ]
+
+
+TURNS = [make_turn(number) for number in range(997)]
+
+
+class Sides:
+    """Ours and the peer's sessions, on one server; ``settings`` are those of the connections."""
+
+    def __init__(self, url: str, run: str, pool: Any = None, **settings: str) -> None:
+        self._run = run
+        self.storage = PostgresStorage(pool or url, schema=SCHEMA, namespace=run)
+        self._memory = Memory(self.storage, full_session_memory=True)
+        theirs = url.replace("postgresql://", "postgresql+asyncpg://")
+        self.engine = create_async_engine(theirs, connect_args={"server_settings": settings})
+
+    def ours(self, name: str) -> Memory:
+        return self._memory.bind(session_id=name)
+
+    def peer(self, name: str) -> SQLAlchemySession:
+        return SQLAlchemySession(f"{self._run} {name}", engine=self.engine, create_tables=True)
+
+    async def close(self) -> None:
+        await self._memory.close()
+        await self.storage.close()
+        await self.engine.dispose()
+
+
+async def fill(url: str, run: str, sizes: dict[str, int]) -> None:
+    """Turn by turn, as time would bring them; only here without waiting for the disk."""
+    hurried = {"synchronous_commit": "off"}
+    async with asyncpg.create_pool(url, server_settings=hurried) as pool:
+        sides = Sides(url, run, pool, **hurried)
+
+        async def talk(save: Save, size: int) -> None:
+            for number in range(size):
+                await save(TURNS[number % len(TURNS)])
+
+        await sides.peer("first").get_items()  # makes the tables
+        for name, size in sizes.items():
+            await asyncio.gather(
+                talk(sides.ours(name).save, size), talk(sides.peer(name).add_items, size)
+            )
+        await sides.close()
+        await pool.execute("VACUUM ANALYZE")
+        await pool.execute("CHECKPOINT")
 
 
 async def measure(calls: dict[str, Call], rounds: int, block: int) -> dict[str, float]:
-    """The median of each call, in microseconds."""
+    """The median time of each call in µs; the first call of a block does not count."""
     spent: dict[str, list[int]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name in random.sample(list(calls), len(calls)):
@@ -51,70 +116,120 @@ async def measure(calls: dict[str, Call], rounds: int, block: int) -> dict[str, 
     return {name: statistics.median(each) / 1000 for name, each in spent.items()}
 
 
-async def rate(saves: list[Callable[[Any], Awaitable[object]]], each: int) -> float:
-    """Turns per second, of all at once."""
+async def per_second(savers: list[Save], each: int) -> float:
+    async def talk(save: Save) -> None:
+        for turn in TURNS[:each]:
+            await save(turn)
 
-    async def run(save: Callable[[Any], Awaitable[object]]) -> None:
-        for number in range(each):
-            await save(make_turn(number))
-
-    start = perf_counter_ns()
-    await asyncio.gather(*map(run, saves))
-    return len(saves) * each / ((perf_counter_ns() - start) / 1e9)
+    start = perf_counter()
+    await asyncio.gather(*map(talk, savers))
+    return len(savers) * each / (perf_counter() - start)
 
 
-async def main(options: argparse.Namespace) -> int:
-    rounds, long = (3, 200) if options.quick else (40, LONG)
-    run = uuid.uuid4().hex
-    storage = PostgresStorage(options.url, schema="memory_async_benchmark", namespace=run)
-    memory = Memory(storage, full_session_memory=True)
-    engine = create_async_engine(options.url.replace("postgresql://", "postgresql+asyncpg://"))
+async def run(url: str, *, quick: bool) -> int:
+    rounds, long = (3, 200) if quick else (60, LONG)
+    name = uuid.uuid4().hex
+    short = [f"short {number}" for number in range(rounds)]
+    await fill(url, name, {f"{long}": long, f"{SHORT}": SHORT, **dict.fromkeys(short, SHORT)})
 
-    def peer(name: str) -> SQLAlchemySession:
-        return SQLAlchemySession(f"{run} {name}", engine=engine, create_tables=True)
+    sides = Sides(url, name)
+    turns = cycle(TURNS)
+    # Sessions that are saved to are short for a block only.
+    ours_short = cycle([save for n in short for save in [sides.ours(n).save] * 6])
+    peer_short = cycle([save for n in short for save in [sides.peer(n).add_items] * 6])
 
-    calls: dict[str, Call] = {}
-    for size in (SHORT, LAST, long):
-        for use in ("save", "load"):
-            mine, theirs = memory.bind(session_id=f"{use} {size}"), peer(f"{use} {size}")
-            for number in range(size):
-                await mine.save(make_turn(number))
-            await theirs.add_items([m for n in range(size) for m in make_turn(n)])  # type: ignore[misc]
-            if use == "save" and size != LAST:
-                calls[f"save {size}"] = lambda mine=mine: mine.save(make_turn(1))
-                calls[f"peer save {size}"] = lambda theirs=theirs: theirs.add_items(make_turn(1))
-            elif use == "load" and size != SHORT:
-                calls[f"load {size}"] = lambda mine=mine: mine.load(last=LAST)
-                calls[f"peer load {size}"] = lambda theirs=theirs: theirs.get_items(2 * LAST)
+    async def save(saver: Save) -> None:
+        await saver(next(turns))
+
+    async def load(session: Memory, last: int | None) -> Messages:
+        return (await session.load(last=last)).to_openai()
+
+    async def load_peer(session: SQLAlchemySession, last: int | None) -> Any:
+        return await session.get_items(last and 2 * last)
+
+    for size in (SHORT, long):  # they load equal lists
+        mine, its = sides.ours(f"{size}"), sides.peer(f"{size}")
+        assert await load(mine, LAST) == await load_peer(its, LAST)
+        assert await load(mine, None) == await load_peer(its, None)
+    long_ours, long_peer = sides.ours(f"{long}"), sides.peer(f"{long}")
+    calls: dict[str, Call] = {
+        f"ours save {SHORT}": lambda: save(next(ours_short)),
+        f"peer save {SHORT}": lambda: save(next(peer_short)),
+        f"ours save {long}": lambda: save(long_ours.save),
+        f"peer save {long}": lambda: save(long_peer.add_items),
+    }
+    whole: dict[str, Call] = {}
+    for size in (SHORT, long):
+        mine, its = sides.ours(f"{size}"), sides.peer(f"{size}")
+        for last in (SHORT, LAST):
+            calls[f"ours load {last} of {size}"] = partial(load, mine, last)
+            calls[f"peer load {last} of {size}"] = partial(load_peer, its, last)
+        whole[f"ours load all of {size}"] = partial(load, mine, None)
+        whole[f"peer load all of {size}"] = partial(load_peer, its, None)
     took = await measure(calls, rounds, 5)
-    ours = [memory.bind(session_id=f"many {n}").save for n in range(SESSIONS)]
-    others = [peer(f"many {n}").add_items for n in range(SESSIONS)]
-    await asyncio.gather(rate(ours, 1), rate(others, 1))
-    both = [(await rate(ours, 10), await rate(others, 10)) for _ in range(3)]
-    mine_s, theirs_s = (statistics.median(each[side] for each in both) for side in (0, 1))
-    await memory.close()
-    await storage.close()
-    await engine.dispose()
+    took |= await measure(whole, max(rounds // 12, 2), 1)
 
-    rows = [
-        ("save: at 10,000 turns / at 10", took[f"save {long}"], took[f"save {SHORT}"], 1.2),
-        ("load last 20: of 10,000 / of 20", took[f"load {long}"], took[f"load {LAST}"], 1.2),
-        ("save at 10: ours / peer", took[f"save {SHORT}"], took[f"peer save {SHORT}"], 0.5),
-        ("save at 10,000: ours / peer", took[f"save {long}"], took[f"peer save {long}"], 0.5),
-        ("load last 20 of 10,000: ours / peer", took[f"load {long}"], took[f"peer load {long}"], 1),
-        ("turns/s, 64 sessions: peer / ours", theirs_s, mine_s, 1 / 3),
-    ]
-    print("| | a | b | a / b | limit |\n|---|---:|---:|---:|---:|")
-    for what, a, b, limit in rows:
-        print(f"| {what} | {a:,.0f} | {b:,.0f} | {a / b:.2f} | {limit:.2f} |")
-    missed = [what for what, a, b, limit in rows if a / b > limit]
-    print(*(f"above its limit: {what}" for what in missed), sep="\n", file=sys.stderr)
+    names = [f"many {number}" for number in range(SESSIONS)]
+    savers: dict[str, list[Any]] = {
+        "ours": [sides.ours(name).save for name in names],
+        "peer": [sides.peer(name).add_items for name in names],
+    }
+    rates: dict[str, list[float]] = {"ours": [], "peer": []}
+    for _ in range(2 if quick else 8):
+        for who in random.sample(list(rates), 2):
+            rates[who].append(await per_second(savers[who], 10))
+    async with asyncpg.create_pool(url) as pool:
+        server, *safe = [
+            await pool.fetchval(f"SHOW {name}")
+            for name in ("server_version", "fsync", "synchronous_commit")
+        ]
+    await sides.close()
+
+    print(
+        f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
+        f"PostgreSQL {server} (fsync {safe[0]}, synchronous_commit {safe[1]}), "
+        f"asyncpg {version('asyncpg')}, "
+        f"openai-agents {version('openai-agents')}, SQLAlchemy {version('sqlalchemy')}.\n\n"
+        "| | first | second | ratio | limit |\n|---|---:|---:|---:|---:|"
+    )
+    missed = []
+
+    def row(
+        what: str, a: float, b: float, limit: float | None = None, *, least: bool = False
+    ) -> None:
+        if limit is not None and (a / b < limit if least else a / b > limit):
+            missed.append(f"{what}: {a / b:.2f}, limit {limit}")
+        bound = "" if limit is None else f"{'≥' if least else '≤'} {limit}"
+        print(f"| {what} | {a:,.0f} | {b:,.0f} | {a / b:.2f} | {bound} |")
+
+    a, b = took[f"ours save {long}"], took[f"ours save {SHORT}"]
+    row(f"save, µs: at {long:,} turns / at {SHORT}", a, b, GROWTH_LIMIT)
+    a, b = took[f"ours load {SHORT} of {long}"], took[f"ours load {SHORT} of {SHORT}"]
+    row(f"load the last {SHORT}, µs: of {long:,} turns / of {SHORT}", a, b, GROWTH_LIMIT)
+    for size in (SHORT, long):
+        a, b = took[f"ours save {size}"], took[f"peer save {size}"]
+        row(f"save, µs, at {size:,} turns: ours / peer", a, b, SAVE_LIMIT)
+    a, b = (statistics.median(rates[who]) for who in ("ours", "peer"))
+    row(f"{SESSIONS} sessions at once, turns/s: ours / peer", a, b, RATE_LIMIT, least=True)
+    for size, last in ((SHORT, SHORT), (long, SHORT), (long, LAST), (SHORT, "all"), (long, "all")):
+        a, b = took[f"ours load {last} of {size}"], took[f"peer load {last} of {size}"]
+        row(f"load {last} of {size:,} turns, µs: ours / peer", a, b)
+    for each in missed:
+        print("outside its limit:", each, file=sys.stderr)
     return 1 if missed else 0
 
 
-if __name__ == "__main__":
+def main() -> int:
     parser = argparse.ArgumentParser(description="Measure saving and loading on PostgreSQL.")
-    parser.add_argument("url")
     parser.add_argument("--markdown", action="store_true", help="the table is Markdown anyway")
-    parser.add_argument("--quick", action="store_true", help="small and short, to see it work")
-    sys.exit(asyncio.run(main(parser.parse_args())))
+    parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
+    parser.add_argument("--url", help="a database that may be written to")
+    options = parser.parse_args()
+    if options.url:
+        return asyncio.run(run(options.url, quick=options.quick))
+    with postgres(durable=True, within="/var/tmp") as server:  # noqa: S108 - /tmp may be no disk
+        return asyncio.run(run(server.url(), quick=options.quick))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -24,9 +24,8 @@ from memory_async.records import (
     Requirement,
     Session,
     Turn,
-    turn_as_read,
 )
-from memory_async.stored import build_messages, dump_messages, load_entries
+from memory_async.stored import build_messages, dump_messages, load_entries, set_now
 
 FORMAT = 1
 MAX_TAGS = 4
@@ -156,9 +155,9 @@ def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
         found = data.pop("v")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptRecordError(f"cannot read {name % of}: {error!r}") from error
-    if not isinstance(found, int) or found < FORMAT:
-        raise CorruptRecordError(f"cannot read {name % of}: its format is {found!r}")
-    if found > FORMAT:
+    if found != FORMAT:
+        if not isinstance(found, int) or found < FORMAT:
+            raise CorruptRecordError(f"cannot read {name % of}: its format is {found!r}")
         raise SchemaTooNewError(
             f"{name % of} has format {found!r}, this memory_async knows {FORMAT}: "
             "upgrade memory_async"
@@ -179,6 +178,7 @@ def encode_turn(turn: Turn) -> TurnRow:
     return TurnRow(turn.seq, turn.run_id, created, usage, dump_json(data, "turn"))
 
 
+_new = object.__new__
 _TURN_NAME = "turn %s of session %r"
 
 
@@ -188,13 +188,8 @@ def decode_turn(session_id: str, row: TurnRow) -> Turn:
     try:
         if not 0 <= created_at <= _IN_RANGE:
             from_micros(created_at)  # raises, or is before 1970
-        return turn_as_read(
-            session_id,
-            data.get("user_id"),
-            None if usage is None else load_json(usage),
-            row,
-            load_entries(data["messages"]),
-        )
+        entries = load_entries(data["messages"])
+        numbers = None if usage is None else load_json(usage)
     except (
         ValueError,
         TypeError,
@@ -205,6 +200,9 @@ def decode_turn(session_id: str, row: TurnRow) -> Turn:
     ) as error:
         name = _TURN_NAME % (seq, session_id)
         raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
+    turn = _new(Turn)
+    set_now(turn, "_later", (entries, session_id, data.get("user_id"), numbers, row))
+    return turn
 
 
 def _check_ids(record: Record) -> None:

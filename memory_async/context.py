@@ -101,6 +101,8 @@ def choose_history(
     count_tokens: CountTokens,
 ) -> tuple[list[Entry], tuple[Turn, ...]]:
     """What the newest turns say that fit ``max_tokens``, and the turns left out."""
+    if max_tokens is None and not feed_tools:
+        return _without_tools([each for turn in turns for each in entries_of(turn)]), ()
     said = [entries_of(turn) if feed_tools else _without_tools(entries_of(turn)) for turn in turns]
     first = 0
     if max_tokens is not None:

@@ -7,7 +7,8 @@ a session, a user, a knowledge base, a collection of items.
 from __future__ import annotations
 
 import hashlib
-import uuid
+import os
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -25,6 +26,7 @@ __all__ = [
     "compound_id",
     "compound_prefix",
     "from_micros",
+    "new_run_id",
     "new_version",
     "to_micros",
     "utc_now",
@@ -34,6 +36,8 @@ MAX_ID_BYTES = 512
 MAX_KEY_BYTES = MAX_ID_BYTES + 33  # a compound id: a hash, a slash, an id
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+_UUID7 = 7 << 76 | 2 << 62  # version and variant
+_VARIABLE = ~(15 << 76 | 3 << 62)
 
 Space: TypeAlias = Literal["session", "user", "knowledge", "collection"]
 Kind: TypeAlias = Literal[
@@ -51,6 +55,8 @@ Kind: TypeAlias = Literal[
 
 def check_id(what: str, value: object, limit: int = MAX_ID_BYTES) -> str:
     """``value`` if it can be an id (1 to 512 bytes of UTF-8, no NUL), else `PayloadError`."""
+    if type(value) is str and 0 < len(value) <= limit and "\0" not in value and value.isascii():
+        return value
     if not isinstance(value, str):
         raise PayloadError(f"{what} must be a str, not {type(value).__name__}")
     try:
@@ -92,7 +98,15 @@ def from_micros(micros: int) -> datetime:
 
 def new_version() -> str:
     """A fresh version token; opaque, only ever compared for equality."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
+
+
+def new_run_id() -> str:
+    """A fresh id, a UUID of version 7: it begins with the time in ms, so that a session's runs are
+    side by side in an index, in order, and adding one touches the same page as the one before."""
+    bits = int.from_bytes(os.urandom(10)) | time.time_ns() // 1_000_000 << 80
+    text = f"{bits & _VARIABLE | _UUID7:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class Partition(NamedTuple):

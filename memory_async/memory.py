@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,7 +15,7 @@ from memory_async.context import CountTokens, estimate_tokens
 from memory_async.errors import ConfigurationError, ConflictError
 from memory_async.forget import delete_session, forget_user
 from memory_async.jobs import JobQueue, Jobs, OnJobError
-from memory_async.keys import Key, check_id, new_version, utc_now
+from memory_async.keys import Key, check_id, new_run_id, new_version, utc_now
 from memory_async.learning import job_names, make_jobs
 from memory_async.message import MessagesLike, parse_messages
 from memory_async.model import ModelLike
@@ -165,7 +164,7 @@ class Memory(Runs[ProfileT]):
             user_id=self.user_id,
             messages=said,
             usage=parse_usage(usage),
-            run_id=str(uuid.uuid4()) if run_id is None else check_id("run_id", run_id),
+            run_id=new_run_id() if run_id is None else check_id("run_id", run_id),
         )
         due = job_names(settings, self.user_id)
         if not settings.keeps_turns and not due:

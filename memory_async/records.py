@@ -5,7 +5,6 @@ Their addresses are in `memory_async.keys`.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
@@ -17,6 +16,7 @@ from memory_async.keys import (
     Partition,
     compound_id,
     from_micros,
+    new_run_id,
     new_version,
     utc_now,
 )
@@ -68,7 +68,7 @@ class Turn(PutOff):
 
     session_id: str
     messages: list[Message] = field(default_factory=list)
-    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    run_id: str = field(default_factory=new_run_id)
     user_id: str | None = None
     usage: dict[str, Any] | None = None
     created_at: datetime = field(default_factory=utc_now)
@@ -80,7 +80,7 @@ class Turn(PutOff):
         session_id: str,
         user_id: str | None,
         usage: dict[str, Any] | None,
-        row: tuple[Any, ...],
+        row: tuple[Any, ...],  # seq, run_id, created_at in µs, ...
     ) -> None:
         set_now(self, "session_id", session_id)
         set_now(self, "messages", build_messages(entries))
@@ -93,15 +93,6 @@ class Turn(PutOff):
     @property
     def key(self) -> Key:
         return Key("turn", Partition("session", self.session_id), self.run_id)
-
-
-def turn_as_read(
-    session_id: str, user_id: str | None, usage: Any, row: tuple[Any, ...], entries: list[Entry]
-) -> Turn:
-    """A turn of a stored ``row`` (seq, run_id, created_at in µs, …) that is known to be sound."""
-    turn = object.__new__(Turn)
-    set_now(turn, "_later", (entries, session_id, user_id, usage, row))
-    return turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

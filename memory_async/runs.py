@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 from typing import Any
 
 from memory_async.checkpoints import check_status, decide, decisions_of, find_run
 from memory_async.claim import Claim
 from memory_async.errors import ConflictError, DecisionMissingError, RunAlreadyCompletedError
-from memory_async.keys import Partition, check_id
+from memory_async.keys import Partition, check_id, new_run_id
 from memory_async.learning import job_names
 from memory_async.message import Message, MessagesLike, parse_messages
 from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
@@ -89,7 +88,7 @@ class Runs(View[ProfileT]):
         storage = self._use()
         checkpoint = Checkpoint(
             session_id=self.session_id,
-            run_id=run_id or str(uuid.uuid4()),
+            run_id=run_id or new_run_id(),
             user_id=self.user_id,
             agent_id=self._settings.agent_id,
             input=said,

@@ -73,16 +73,27 @@ def entries_of(holder: _Said) -> list[Entry]:
     return list(holder.messages) if later is None else later[0]
 
 
-def load_entries(stored: list[dict[str, Any]]) -> list[Entry]:
+def load_entries(stored: Any) -> list[Entry]:
     """What of ``stored`` is plain as it is, the rest as messages; raises where one is none."""
-    return [
-        each
-        if len(each) == 2
-        and each.get("role") in _SPEAKERS
-        and type(each.get("content")) is str  # not a subclass: this came from JSON
-        else _load_message(each)
-        for each in stored
-    ]
+    if type(stored) is not list:
+        raise TypeError(f"messages are a list, not {stored!r:.100}")
+    for each in stored:
+        # As `_is_plain` says; spelt out, for a call would take longer than all of it.
+        if (
+            len(each) != 2
+            or each.get("role") not in _SPEAKERS
+            or type(each.get("content")) is not str
+        ):
+            return [each if _is_plain(each) else _load_message(each) for each in stored]
+    return stored
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    return (
+        len(data) == 2
+        and data.get("role") in _SPEAKERS
+        and type(data.get("content")) is str  # not a subclass: this came from JSON
+    )
 
 
 def build_messages(entries: list[Entry]) -> list[Message]:

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -322,7 +321,13 @@ class Driver(ABC):
     # --- reading rows: one that is corrupt never hides the others ---
 
     def _decode_turns(self, session_id: str, rows: Iterable[TurnRow]) -> list[Turn]:
-        return self._decode_all(rows, partial(codec.decode_turn, session_id))
+        good = []
+        for row in rows:
+            try:
+                good.append(codec.decode_turn(session_id, row))
+            except CorruptRecordError as error:
+                self._count_corrupt(error)
+        return good
 
     def _decode_record(self, row: SessionRow | RecordRow) -> Record:
         return (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
-import pytest
-
 
 def need(reason: str) -> NoReturn:
     """A server is missing: in CI a failure, elsewhere the tests that need it are skipped."""
+    import pytest  # not at the top: a benchmark starts servers without it
+
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -21,7 +21,7 @@ from tests.servers import need
 
 USER = "memory"  # needs no password, which would take a while at each connection
 LOCKED, PASSWORD, QUOTED = "locked", "s3cret-p@ss/word", "s3cret-p%40ss%2Fword"
-DEADLINE = 30
+DEADLINE = 120
 
 
 def free_port() -> int:
@@ -148,12 +148,13 @@ def _drain(pipe: IO[str]) -> None:
 
 
 @contextmanager
-def postgres(*, durable: bool = False) -> Iterator[Postgres]:
-    """A server, started; ``durable`` as PostgreSQL is by default."""
+def postgres(*, durable: bool = False, within: str | None = None) -> Iterator[Postgres]:
+    """A server, started; ``durable`` as PostgreSQL is by default. Its data are in a new folder
+    ``within`` that one, or where temporary files are."""
     bin = binaries()
     if bin is None:
         need("PostgreSQL is not installed: apt-get install postgresql, or pip install pgserver")
-    with tempfile.TemporaryDirectory(prefix="memory_async-") as name:
+    with tempfile.TemporaryDirectory(prefix="memory_async-", dir=within) as name:
         Path(name).chmod(0o755)
         server = Postgres(Path(name), bin, durable=durable)
         server.start()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +16,11 @@ from memory_async.keys import Key  # noqa: E402
 from memory_async.storage.postgres import PostgresStorage  # noqa: E402
 from memory_async.storage.protocol import Storage  # noqa: E402
 from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
+from memory_async.testing.material import append, texts  # noqa: E402
 from memory_async.testing.runs import RunConformance  # noqa: E402
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 
+README = Path(__file__).parents[2] / "README.md"
 DAMAGE = {
     "turn": """
         UPDATE memory_async.turns SET payload = '[]' WHERE run_id = $1 AND $3 = 'session'
@@ -74,6 +79,11 @@ class TestPgbouncer(TestPostgres):
 
         return make
 
+    async def test_ten_megabytes(self, storage: Storage) -> None:
+        text = "é\0" * 3_500_000
+        await storage.apply(append("large", text))
+        assert texts(await storage.history("large")) == [text]
+
 
 class TestRunsOnPostgres(RunConformance):
     """Runs that wait for a human."""
@@ -93,18 +103,20 @@ async def test_the_views_of_the_readme_read_well(server: Postgres) -> None:
         await memory.save([question, {"role": "assistant", "content": "Yes."}])
         await memory.set_metadata({"title": "a chat"})
         await storage.apply(Put(UserProfile(user_id="ada", traits={"likes": ["tea"]}), ABSENT))
-    connection = await asyncpg.connect(server.url())
-    lines = await connection.fetch(
-        "SELECT saved_at, role, content FROM memory_async.conversations"
-        " WHERE namespace = 'views' AND session_id = 'chat-1' ORDER BY turn, line"
+    [shown] = re.findall(
+        r"^```sql\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
-    users = await connection.fetch(
-        "SELECT user_id, traits, sessions FROM memory_async.users WHERE namespace = 'views'"
+    said, known = shown.replace("'default'", "'views'").split(";")[:2]
+    connection = await asyncpg.connect(server.url())
+    lines, users = await connection.fetch(said), await connection.fetch(known)
+    more = await connection.fetchrow(
+        "SELECT turns, metadata, summary FROM memory_async.sessions WHERE namespace = 'views'"
     )
     await connection.close()
-    assert [(line["role"], line["content"]) for line in lines] == [
+    assert [tuple(line)[1:] for line in lines] == [
         ("user", "NUL \ufffd and all?"),
         ("assistant", "Yes."),
     ]
-    assert [(u["user_id"], u["sessions"]) for u in users] == [("ada", 1)]
-    assert "tea" in users[0]["traits"]
+    assert abs(lines[0]["saved_at"] - datetime.now(UTC)) < timedelta(minutes=5)
+    assert [tuple(user) for user in users] == [("ada", '{"likes": ["tea"]}', 1)]
+    assert tuple(more) == (1, '{"title": "a chat"}', None)

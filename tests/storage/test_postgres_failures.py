@@ -1,9 +1,10 @@
-"""What can go wrong with a server, and what is said of it: clearly, soon, without the password."""
+"""What is wrong with a server or a URL, and what is said of it: clearly, soon, no password."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import subprocess
+import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -20,12 +21,19 @@ from memory_async.errors import (  # noqa: E402
     StorageError,
     StorageUnavailableError,
 )
-from memory_async.storage.postgres import PostgresStorage  # noqa: E402
-from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Put  # noqa: E402
+from memory_async.storage.postgres import PostgresStorage, migrations  # noqa: E402
+from memory_async.storage.protocol import ABSENT, Put  # noqa: E402
 from memory_async.storage.url import open_storage  # noqa: E402
-from memory_async.testing.material import append, fill, header, in_session, item, seqs, texts  # noqa: E402
-from tests.servers.postgres import LOCKED, PASSWORD, QUOTED, Postgres, free_port, postgres  # noqa: E402
-from tests.servers.wire import Wire, wire_to  # noqa: E402
+from memory_async.testing.material import append, fill, in_session, item, seqs  # noqa: E402
+from tests.servers.postgres import (  # noqa: E402
+    LOCKED,
+    PASSWORD,
+    QUOTED,
+    Postgres,
+    free_port,
+    pgbouncer,
+    postgres,
+)
 
 DEADLINE = 10
 
@@ -170,8 +178,52 @@ class TestOpening:
         assert name == "chat"
         assert "memory@127.0.0.1" in repr(storage)
 
+    def test_without_the_package(self) -> None:
+        script = (
+            "import sys; sys.modules['asyncpg'] = None\n"
+            "from memory_async import open_storage\n"
+            f"open_storage('postgresql://ann:{QUOTED}@localhost/app')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
+        last = done.stderr.strip().splitlines()[-1]
+        assert "ConfigurationError" in last
+        assert "memory-async[postgres]" in last
+
+    async def test_a_pgbouncer_that_was_not_mentioned(self, server: Postgres) -> None:
+        with pgbouncer(server) as port:
+            other = await asyncpg.connect(server.url(port=port), statement_cache_size=0)
+            async with PostgresStorage(server.url(port=port), namespace="mixed") as storage:
+                await storage.apply(append("s"))
+                async with other.transaction():  # has the connection that knows our statements
+                    with pytest.raises(ConfigurationError, match="pgbouncer=true"):
+                        await storage.apply(append("s"))
+            await other.close()
+
 
 class TestSchema:
+    async def test_an_older_schema_is_brought_up_to_date(
+        self, server: Postgres, admin: Any, locked: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, *rest = migrations.migrations()
+        script = "CREATE VIEW memory_async.newest AS SELECT max(seq) FROM memory_async.turns"
+        async with PostgresStorage(server.url(), schema="older") as storage:
+            await storage.apply(append("s"))
+        newest = rest[-1][0] + 1
+        monkeypatch.setattr(migrations, "migrations", lambda: [first, *rest, (newest, script)])
+        tables = "ALL TABLES IN SCHEMA older"
+        await admin.execute(f"GRANT USAGE ON SCHEMA older TO {LOCKED}")
+        await admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {LOCKED}")
+        error = await refused(PostgresStorage(locked, schema="older"))
+        assert "the role needs rights" in str(error)
+        async with PostgresStorage(server.url(), schema="older") as storage:
+            await storage.apply(append("s"))
+        assert await admin.fetchval("SELECT max FROM older.newest") == 2
+        assert await admin.fetch("SELECT version FROM older.schema_version") == [(newest,)]
+        async with PostgresStorage(locked, schema="older") as storage:
+            assert seqs(await storage.history("s")) == [1, 2]
+
     async def test_a_newer_schema_is_left_alone(self, server: Postgres, admin: Any) -> None:
         async with PostgresStorage(server.url(), schema="newer"):
             await admin.execute("UPDATE newer.schema_version SET version = 99")
@@ -196,163 +248,3 @@ class TestSchema:
             with pytest.raises(PayloadError, match="at most 1000"):
                 await storage.apply(append("s", "x" * 1000))
             assert await storage.history("s") == []
-
-
-class TestLost:
-    @pytest.fixture
-    async def wire(self, server: Postgres) -> AsyncIterator[Wire]:
-        async with wire_to(server.port) as wire:
-            yield wire
-
-    async def test_stale_connections_are_replaced(self, server: Postgres, wire: Wire) -> None:
-        async with PostgresStorage(server.url(port=wire.port), namespace="stale") as storage:
-            await asyncio.gather(*[storage.apply(append("s")) for _ in range(10)])
-            for _ in range(3):
-                wire.cut()
-                await storage.apply(append("s"))
-                wire.cut()
-                assert len(await storage.history("s")) == (await header(storage, "s")).last_seq
-            assert seqs(await storage.history("s")) == list(range(1, 14))
-
-    async def test_a_lost_answer_is_asked_for_again(self, server: Postgres, wire: Wire) -> None:
-        async with PostgresStorage(server.url(port=wire.port), namespace="lost") as storage:
-            await storage.apply(append("s", "1", due=("job",)))
-            wire.lose_next_answer()
-            await storage.apply(append("s", "2"), Put(item(in_session("s"), "i", 1), ABSENT))
-            assert texts(await storage.history("s")) == ["1", "2"]
-            wire.lose_next_answer()
-            await storage.apply(Put(item(in_session("s"), "i", 2), ALWAYS))
-            wire.lose_next_answer()
-            assert len(await storage.history("s")) == 2
-
-    async def test_what_cannot_be_asked_twice_is_left_to_the_caller(
-        self, server: Postgres, wire: Wire
-    ) -> None:
-        async with PostgresStorage(server.url(port=wire.port), namespace="unsure") as storage:
-            await storage.apply(append("s", due=("job",)))
-            wire.lose_next_answer()
-            with pytest.raises(StorageUnavailableError):
-                await storage.apply(Advance("s", "job", 0, 1, "value"))
-            assert (await header(storage, "s")).jobs["job"] == (1, "value")
-
-    async def test_a_restart_between_two_calls(self) -> None:
-        with postgres() as server:
-            async with PostgresStorage(server.url()) as storage:
-                await asyncio.gather(*[storage.apply(append("s")) for _ in range(5)])
-                server.stop()
-                server.start()
-                await storage.apply(append("s"))
-                assert seqs(await storage.history("s")) == list(range(1, 7))
-                server.stop()
-                with pytest.raises(StorageUnavailableError):
-                    await storage.apply(append("s"))
-                server.start()
-                await storage.apply(append("s"))
-                assert seqs(await storage.history("s")) == list(range(1, 8))
-
-
-class TestUndone:
-    async def test_serialization_failures_are_tried_again(
-        self, server: Postgres, admin: Any, locked: str
-    ) -> None:
-        await admin.execute(f"ALTER ROLE {LOCKED} SET default_transaction_isolation = serializable")
-        await admin.execute(f"GRANT CREATE ON DATABASE postgres TO {LOCKED}")
-        async with PostgresStorage(locked, schema="serial", max_size=3) as storage:
-            await asyncio.gather(*[storage.apply(append("s")) for _ in range(10)])
-            assert seqs(await storage.history("s")) == list(range(1, 11))
-
-    async def test_they_are_not_tried_for_ever(self, server: Postgres, admin: Any) -> None:
-        async with PostgresStorage(server.url(), schema="dead") as storage:
-            await admin.execute(
-                "CREATE SEQUENCE dead.tries; CREATE FUNCTION dead.fail() RETURNS trigger "
-                "LANGUAGE plpgsql AS $$BEGIN PERFORM nextval('dead.tries'); "
-                "RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END$$; "
-                "CREATE TRIGGER fail BEFORE INSERT ON dead.turns EXECUTE FUNCTION dead.fail()"
-            )
-            with pytest.raises(StorageUnavailableError) as caught:
-                await storage.apply(append("s"))
-            assert isinstance(caught.value.__cause__, asyncpg.DeadlockDetectedError)
-            assert await admin.fetchval("SELECT last_value FROM dead.tries") == 5
-            assert await storage.history("s") == []
-
-
-class TestPools:
-    async def test_the_callers_pool_is_not_closed(self, server: Postgres) -> None:
-        async with asyncpg.create_pool(server.url(), min_size=1) as pool:
-            async with PostgresStorage(pool, namespace="own") as storage:
-                await fill(storage, "s", 2)
-            assert await pool.fetchval("SELECT 1") == 1
-            async with PostgresStorage(pool, namespace="own") as storage:
-                assert seqs(await storage.history("s")) == [1, 2]
-
-    async def test_codecs_of_the_callers_pool_do_not_matter(self, server: Postgres) -> None:
-        async def init(connection: Any) -> None:
-            for name in ("json", "jsonb"):
-                await connection.set_type_codec(
-                    name, encoder=repr, decoder=len, schema="pg_catalog"
-                )
-
-        async with (
-            asyncpg.create_pool(server.url(), min_size=1, init=init) as pool,
-            PostgresStorage(pool, namespace="codecs") as storage,
-        ):
-            await storage.apply(append("s", "hello", usage={"n": 1}))
-            assert texts((await storage.snapshot("s")).turns) == ["hello"]
-
-    async def test_a_pool_of_another_loop_is_told_so(self, server: Postgres) -> None:
-        async with asyncpg.create_pool(server.url(), min_size=1) as pool:
-            storage = PostgresStorage(pool)
-
-            def elsewhere() -> None:
-                with pytest.raises(ConfigurationError, match=r"asyncpg\.Pool.*another event loop"):
-                    asyncio.run(storage.open())
-
-            await asyncio.to_thread(elsewhere)
-
-    async def test_a_pool_that_is_not_connected_is_told_so(self, server: Postgres) -> None:
-        pool = asyncpg.create_pool(server.url(), min_size=1)
-        with pytest.raises(ConfigurationError, match="await it first"):
-            await PostgresStorage(pool).open()
-
-    async def test_a_pool_closed_by_its_owner_is_told_so(self, server: Postgres) -> None:
-        pool = await asyncpg.create_pool(server.url(), min_size=1)
-        storage = PostgresStorage(pool)
-        await storage.open()
-        await pool.close()
-        with pytest.raises(StorageUnavailableError, match="pool is clos"):
-            await storage.history("s")
-
-    async def test_a_forked_child_makes_its_own_connections(self, server: Postgres) -> None:
-        url = server.url()
-        async with (
-            asyncpg.create_pool(url, min_size=1) as pool,
-            PostgresStorage(url, namespace="fork") as storage,
-            PostgresStorage(pool, namespace="fork") as given,
-        ):
-            await storage.apply(append("s", "parent"))
-            if (child := os.fork()) == 0:
-                code = 1
-                try:
-                    code = in_child(storage, given)
-                finally:
-                    os._exit(code)
-            _, status = await asyncio.to_thread(os.waitpid, child, 0)
-            assert os.waitstatus_to_exitcode(status) == 0
-            await storage.apply(append("s", "parent again"))
-            assert texts(await given.history("s")) == ["parent", "child", "parent again"]
-
-
-def in_child(storage: PostgresStorage, given: PostgresStorage) -> int:
-    asyncio._set_running_loop(None)  # it was forked within one
-
-    async def work() -> int:
-        await storage.apply(append("s", "child"))
-        await storage.close()
-        try:
-            await given.history("s")
-        except ConfigurationError:
-            return 0
-        return 2
-
-    loop = asyncio.new_event_loop()
-    return loop.run_until_complete(work())

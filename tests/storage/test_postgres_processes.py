@@ -20,7 +20,7 @@ from memory_async.storage.postgres import PostgresStorage  # noqa: E402
 from memory_async.testing.material import seqs, texts  # noqa: E402
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 
-DEADLINE = 60
+DEADLINE = 300
 PROCESSES, SESSIONS, TURNS = 8, 8, 50
 
 PRELUDE = """

@@ -72,6 +72,19 @@ async def test_every_call_is_one_round_trip(server: Postgres, call: str) -> None
 
 
 @pytest.mark.parametrize("call", CALLS)
+async def test_the_first_on_a_connection_is_one_more(server: Postgres, call: str) -> None:
+    async with (
+        wire_to(server.port) as wire,
+        PostgresStorage(server.url(port=wire.port), namespace=f"first {call}") as storage,
+        PostgresStorage(server.url(), namespace=f"first {call}") as other,
+    ):
+        await other.apply(append("s", due=("job",)))
+        wire.trips = 0
+        await CALLS[call](storage, 0)
+        assert wire.trips == 2  # the statement is prepared, and nothing asked about its types
+
+
+@pytest.mark.parametrize("call", CALLS)
 async def test_behind_pgbouncer_it_is_two(server: Postgres, port: int, call: str) -> None:
     async with wire_to(port) as wire:
         url = server.url(port=wire.port) + f"?pgbouncer=true&namespace=two-{call}"

@@ -222,6 +222,8 @@ class PostgresStorage(SearchDriver):
 
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
         statement = reads.find(self.namespace, query)
+        if statement is None:
+            return []
         rows = await self._fetch(statement.sql, *statement.given)
         if query.kind == "session":
             return [reads.session_row(row) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -29,6 +30,7 @@ def check_name(schema: str) -> str:
     return schema
 
 
+@lru_cache  # the statements are few
 def within(schema: str, sql: str) -> str:
     """``sql`` for the schema of this name."""
     return sql.replace("memory_async.", f'"{schema}".')

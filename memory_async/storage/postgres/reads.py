@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from asyncpg import Record as Row
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.keys import MAX_KEY_BYTES, Key, Kind
 from memory_async.storage.driver import Query, Span, View
 from memory_async.storage.postgres.writes import HIGHEST
-
-Row: TypeAlias = Mapping[str, Any]
 
 
 class Statement(NamedTuple):
@@ -23,9 +23,10 @@ _SESSION = """h.session_id, h.user_id, h.agent_id, h.keep_turns, h.created_at, h
        h.version, h.payload::text AS payload, h.last_seq, h.trimmed,
        j.jobs, j.throughs, j.job_values"""
 _JOBS = """LEFT JOIN LATERAL (
-    SELECT array_agg(job) AS jobs, array_agg(through) AS throughs,
+    SELECT array_agg(job) AS jobs, array_agg(through::text) AS throughs,
            array_agg(value::text) AS job_values
     FROM memory_async.jobs WHERE session = h.id) j ON true"""
+# In the order of `TurnRow`.
 _TURN = "t.seq, t.run_id, t.created_at, t.usage::text AS usage, t.payload::text AS payload"
 _RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
        r.updated_at, r.expires_at, r.version, r.payload::text AS payload"""
@@ -58,9 +59,11 @@ SELECT {_TURN} FROM memory_async.turns t
 WHERE t.session = (SELECT id FROM h)
   AND t.seq > (SELECT greatest($3, CASE WHEN $6 THEN 0 ELSE trimmed END) FROM h)
   AND t.seq < (SELECT coalesce($4, last_seq + 1) FROM h)
-ORDER BY t.seq {{order}} LIMIT $5"""
+ORDER BY t.seq LIMIT $5"""
 
-# Rows of three kinds, of which each fills its own columns.
+NEWEST = HISTORY.replace("ORDER BY t.seq", "ORDER BY t.seq DESC")
+
+# Rows of three kinds, of which each fills its own columns; those of a turn come first.
 SNAPSHOT = f"""
 WITH h AS MATERIALIZED (
     SELECT * FROM memory_async.headers WHERE namespace = $1 AND session_id = $2
@@ -71,24 +74,33 @@ WITH h AS MATERIALIZED (
                  h.last_seq))) AS seq
     FROM h
 )
-SELECT 's' AS what, h.session_id AS id, h.user_id, h.created_at, h.updated_at, h.version,
-       h.payload::text AS payload, h.last_seq AS seq, NULL AS usage,
+SELECT 's' AS what, h.last_seq AS seq, h.session_id AS id, h.created_at, NULL AS usage,
+       h.payload::text AS payload, h.user_id, h.updated_at, h.version,
        h.agent_id, h.keep_turns, h.trimmed, j.jobs, j.throughs, j.job_values,
        NULL AS partition, NULL AS status, NULL::text[] AS tags, NULL::bigint AS expires_at
 FROM h {_JOBS}
 UNION ALL
-SELECT 't', t.run_id, NULL, t.created_at, NULL, NULL, t.payload::text, t.seq, t.usage::text,
+SELECT 't', {_TURN}, NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM memory_async.turns t
 WHERE t.session = (SELECT id FROM h)
   AND t.seq > (SELECT seq FROM start) AND t.seq <= (SELECT last_seq FROM h)
 UNION ALL
-SELECT 'r', r.record_id, r.user_id, r.created_at, r.updated_at, r.version, r.payload::text,
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT 'r', NULL, r.record_id, r.created_at, NULL, r.payload::text, r.user_id, r.updated_at,
+       r.version, NULL, NULL, NULL, NULL, NULL, NULL,
        r.partition, r.status, r.tags, r.expires_at
 FROM memory_async.records r
 WHERE r.namespace = $1 AND r.kind = 'profile' AND r.record_id = $6 AND r.partition = $5
   AND {_LIVE}"""
+
+FIND_SESSIONS = f"""
+SELECT {_SESSION}
+FROM memory_async.find_sessions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) h {_JOBS}
+ORDER BY h.created_at DESC, h.session_id DESC"""
+
+FIND_RECORDS = f"""
+SELECT {_RECORD}
+FROM memory_async.find_records($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) r"""
 
 
 def get(namespace: str, key: Key) -> Statement:
@@ -101,7 +113,7 @@ def get(namespace: str, key: Key) -> Statement:
 
 def history(namespace: str, session_id: str, span: Span) -> Statement:
     return Statement(
-        HISTORY.format(order="DESC" if span.newest else "ASC"),
+        NEWEST if span.newest else HISTORY,
         (
             namespace,
             session_id,
@@ -120,84 +132,24 @@ def snapshot(
     return Statement(SNAPSHOT, (namespace, session_id, _at_most(last), since, partition, name))
 
 
-class _Where:
-    """Conditions, and the values their places stand for."""
-
-    def __init__(self) -> None:
-        self.conditions: list[str] = []
-        self.given: list[Any] = []
-
-    def add(self, condition: str, *values: Any) -> None:
-        start = len(self.given) + 1
-        self.given.extend(values)
-        places = (f"${start + number}" for number in range(len(values)))
-        self.conditions.append(condition.format(*places))
-
-    def equal(self, column: str, value: str | None) -> None:
-        if value is not None:
-            self.add(f"{column} = {{}}", value)
-
-
-def find(namespace: str, query: Query) -> Statement:
-    """The conditions given, and only those: an index serves each common set of them."""
-    where = _Where()
-    if query.kind == "session":
-        columns, table = _SESSION, f"memory_async.headers h {_JOBS}"
-        place: tuple[str, ...] = ("h.created_at", "h.session_id")
-        where.add("h.namespace = {}", namespace)
-        _of_sessions(where, query)
-    else:
-        columns, table = _RECORD, "memory_async.records r"
-        place = ("r.created_at", "r.record_id", "r.partition")
-        where.add("r.namespace = {}", namespace)
-        _of_records(where, query)
-    row, id = place[0][0], place[1]
-    where.equal(id, query.id)
-    where.equal(f"{row}.user_id", query.user_id)
-    if query.prefix is not None:
+def find(namespace: str, query: Query) -> Statement | None:
+    """None when there can be nothing: headers have neither status nor tags, only sessions lag."""
+    limit, first, last = _at_most(query.limit), query.prefix, None
+    if first is not None:
         # Also the last of all ids that begin so is below this.
-        above = query.prefix + "\U0010ffff" * MAX_KEY_BYTES
-        where.add(f"{id} BETWEEN {{}} AND {{}}", query.prefix, above)
-    if query.before is not None:
-        marks = ", ".join("{}" for _ in place)
-        where.add(f"({', '.join(place)}) < ({marks})", *query.before[: len(place)])
-    order = ", ".join(f"{column} DESC" for column in place)
-    where.given.append(_at_most(query.limit))
-    return Statement(
-        f"SELECT {columns} FROM {table} WHERE {' AND '.join(where.conditions)}"
-        f" ORDER BY {order} LIMIT ${len(where.given)}",
-        tuple(where.given),
-    )
-
-
-def _of_sessions(where: _Where, query: Query) -> None:
-    if query.status is not None or query.tags:
-        where.add("false")  # headers have neither
-    if query.lagging is not None:
-        # "lagging" is what the partial index holds; the job is looked up only in those.
-        where.add("h.lagging")
-        where.add(
-            "EXISTS (SELECT 1 FROM memory_async.jobs WHERE session = h.id AND job = {}"
-            " AND through < h.last_seq)",
-            query.lagging,
-        )
-    if query.partition is not None:
-        space, _, session_id = query.partition.partition("/")
-        if space == "session":
-            where.equal("h.session_id", session_id)
-        else:
-            where.add("false")
-
-
-def _of_records(where: _Where, query: Query) -> None:
-    where.equal("r.kind", query.kind)
-    where.add(_LIVE)
-    where.equal("r.partition", query.partition)
-    where.equal("r.status", query.status)
-    if query.lagging is not None:
-        where.add("false")  # only sessions lag
-    if query.tags:
-        where.add("r.tags @> {}", list(query.tags))
+        last = first + "\U0010ffff" * MAX_KEY_BYTES
+    before = query.before or (None, None, None)
+    if query.kind != "session":
+        if query.lagging is not None:
+            return None
+        tags = list(query.tags) or None
+        where = (query.partition, query.id, first, last, query.user_id, query.status, tags)
+        return Statement(FIND_RECORDS, (namespace, query.kind, *where, *before, limit))
+    space, _, session_id = (query.partition or "session/").partition("/")
+    if query.status is not None or query.tags or space != "session":
+        return None
+    of = (session_id or None, query.id, first, last, query.user_id, query.lagging)
+    return Statement(FIND_SESSIONS, (namespace, *of, *before[:2], limit))
 
 
 def _at_most(number: int | None) -> int | None:
@@ -217,7 +169,7 @@ def session_row(row: Row, id: str = "session_id", last_seq: str = "last_seq") ->
         row["payload"],
         row[last_seq],
         row["trimmed"],
-        {job: (through, value) for job, through, value in jobs},
+        {job: (int(through), value) for job, through, value in jobs},
     )
 
 
@@ -237,15 +189,15 @@ def record_row(row: Row, kind: Kind | None = None, id: str = "record_id") -> Rec
     )
 
 
-def turn_row(row: Row, id: str = "run_id") -> TurnRow:
-    return TurnRow(row["seq"], row[id], row["created_at"], row["usage"], row["payload"])
+def turn_row(row: Row) -> TurnRow:
+    return TurnRow._make(row[:5])
 
 
 def view(rows: Iterable[Row]) -> View:
     session, profile, turns = None, None, []
     for row in rows:
         if row["what"] == "t":
-            turns.append(turn_row(row, "id"))
+            turns.append(TurnRow._make(row[1:6]))
         elif row["what"] == "s":
             session = session_row(row, "id", "seq")
         else:

@@ -24,8 +24,9 @@ from memory_async.storage.driver import Applied
 from memory_async.storage.postgres import search
 from memory_async.storage.protocol import ABSENT, ALWAYS, Condition, Delete, Drop, Expect, Trim
 
+# Of arrays only text[], which asyncpg knows: for others it asks the catalog on each new connection.
 APPLY = """
-SELECT failed, foreign_owner, stored, did, known, seq, created_at, usage, payload
+SELECT failed, foreign_owner, stored, did::text[] AS did, known, seq, created_at, usage, payload
 FROM memory_async.apply($1, $2, $3, $4)"""
 
 HIGHEST = (1 << 63) - 1
@@ -138,7 +139,7 @@ def answer(batch: Batch, row: Mapping[str, Any]) -> Applied:
         run = batch.append.turn.run_id
         turn = TurnRow(row["seq"], run, row["created_at"], row["usage"], row["payload"])
         return Applied((), known=turn)
-    return Applied(row["did"], row["seq"] or 0)
+    return Applied([did == "true" for did in row["did"]], row["seq"] or 0)
 
 
 def _raise(op: Op, foreign_owner: bool | None, stored: str | None) -> NoReturn:

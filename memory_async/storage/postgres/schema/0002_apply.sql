@@ -177,11 +177,19 @@ BEGIN
                   AND r.record_id = op ->> 'id' AND r.partition = in_partition;
             END IF;
         WHEN 'drop' THEN
-            DELETE FROM memory_async.records r
-            WHERE r.namespace = in_namespace AND r.partition = in_partition
-              AND (NOT op ? 'kind' OR r.kind = op ->> 'kind')
-              AND (NOT op ? 'prefix'
-                   OR left(r.record_id, length(op ->> 'prefix')) = op ->> 'prefix');
+            -- Apart, so that each is planned for an index of its own.
+            IF op ? 'prefix' THEN
+                DELETE FROM memory_async.records r
+                WHERE r.namespace = in_namespace AND r.partition = in_partition
+                  AND r.kind = op ->> 'kind'
+                  -- Also the last of all ids that begin so is below this.
+                  AND r.record_id BETWEEN op ->> 'prefix'
+                      AND (op ->> 'prefix') || repeat(chr(1114111), 1024);
+            ELSE
+                DELETE FROM memory_async.records r
+                WHERE r.namespace = in_namespace AND r.partition = in_partition
+                  AND r.kind = coalesce(op ->> 'kind', r.kind);
+            END IF;
             todo := FOUND;
             IF NOT op ? 'kind' THEN
                 DELETE FROM memory_async.headers h WHERE h.id = header.id;
