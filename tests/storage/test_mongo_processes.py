@@ -136,7 +136,8 @@ async def test_two_processes_write_one_session(transactions: bool) -> None:
 @pytest.mark.skipif("MONGODB_URL" in os.environ, reason="kills the server, which is not ours")
 @pytest.mark.parametrize("options", [(), ("--standalone",)], ids=["transactions", "journal"])
 async def test_what_save_returned_for_survives_a_killed_server(options: tuple[str, ...]) -> None:
-    server = mongo.Server(*options)
+    # Without this the test server loses what it said to be in its journal.
+    server = mongo.Server("--sync-on-commit", *options)
     sessions = [f"s{number}" for number in range(4)]
     with ExitStack() as stack:
         stack.callback(server.close)
