@@ -14,8 +14,10 @@ import memory_async
 
 # The lowest layer first: a module imports from its own line and from the lines above it.
 LAYERS = [
-    "codec errors forked jsontext keys message passages ranking records",
-    "retry_after searchable shield stored vectors words",
+    (
+        "codec errors forked jsontext keys message passages ranking records retry_after searchable"
+        " shield stored vectors words"
+    ),
     "storage",
     "chat_completions context model profile render settings transcript usage",
     "analysis forget indexing jobs knowledge learning meaning recall search summary",
