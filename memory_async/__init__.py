@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memory_async.inbox import Inbox
     from memory_async.jobs import Job, JobQueue, Jobs
     from memory_async.keys import Cursor, Key, Partition
-    from memory_async.knowledge import KnowledgeBase
+    from memory_async.knowledge import KnowledgeBase, KnowledgeHit
     from memory_async.memory import Memory
     from memory_async.message import Message
     from memory_async.model import Model
@@ -108,7 +108,10 @@ _MODULES = {
         "Key",
         "Partition",
     ),
-    "knowledge": ("KnowledgeBase",),
+    "knowledge": (
+        "KnowledgeBase",
+        "KnowledgeHit",
+    ),
     "memory": ("Memory",),
     "message": ("Message",),
     "model": ("Model",),
@@ -193,6 +196,7 @@ __all__ = [
     "Jobs",
     "Key",
     "KnowledgeBase",
+    "KnowledgeHit",
     "Lease",
     "LeaseLostError",
     "Match",

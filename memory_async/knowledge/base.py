@@ -13,7 +13,7 @@ from memory_async.errors import ConfigurationError, StorageUnavailableError
 from memory_async.jsontext import dump_json
 from memory_async.keys import Cursor, Key, Partition, check_id, compound_prefix
 from memory_async.knowledge.adding import Adding
-from memory_async.knowledge.finding import Hit, Question, documents, fits, search
+from memory_async.knowledge.finding import KnowledgeHit, Question, documents, fits, search
 from memory_async.knowledge.reading import Content, Named, read
 from memory_async.records import Document, DocumentStatus
 from memory_async.storage.protocol import Delete, Drop, Storage
@@ -99,7 +99,7 @@ class KnowledgeBase:
 
     async def add_many(
         self, contents: Iterable[Content], *, on_progress: OnProgress | None = None
-    ) -> list[Document]:
+    ) -> builtins.list[Document]:
         """Add one after the other, each as `add` does, and after each call
         ``on_progress(done, total, document)``. What one raises ends it, with a note which it was;
         those before it are in, and cost little when all are added again."""
@@ -191,7 +191,7 @@ class KnowledgeBase:
 
     async def search(
         self, query: str, limit: int = 5, *, metadata: Mapping[str, Any] | None = None
-    ) -> builtins.list[Hit]:
+    ) -> builtins.list[KnowledgeHit]:
         """The passages that fit ``query`` best, best first: by its words, and with ``embed`` by its
         meaning. ``metadata`` as for `list`.
 

@@ -18,22 +18,22 @@ from memory_async.records import Chunk, Document, Item, Record, Turn
 from memory_async.storage.protocol import Storage, SupportsSearch
 from memory_async.vectors import Vector, cosine, unpack
 
-__all__ = ["MAX_CANDIDATES", "Hit", "Question", "documents", "fits", "search"]
+__all__ = ["MAX_CANDIDATES", "KnowledgeHit", "Question", "documents", "fits", "search"]
 
 logger = logging.getLogger("memory_async")
 
 MAX_CANDIDATES = 10_000
 """Passages ranked here, newest first, where the engine has no full text: about 10 MB of text."""
 
-TRIES = 3
+RETRIES = 3
 CANDIDATES = 60  # that an engine's full text is asked for, to rank them here
 PAGE = 500
-CHUNK_PAGE = 2_000
+CHUNK_PAGE = 10_000
 VECTOR_PAGE = 4  # Items, of a hundred vectors each
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class KnowledgeHit:
     """A passage that was found: the one with this ``index``, from 0, of ``document``. ``score``
     says how well it fits, higher is better; it compares within one answer only."""
 
@@ -65,7 +65,7 @@ class _Place(NamedTuple):
 
 
 class _Found(NamedTuple):
-    hits: list[Hit]
+    hits: list[KnowledgeHit]
     torn: bool  # something was replaced between two reads
 
 
@@ -87,13 +87,14 @@ async def documents(
         before = page[-1].cursor
 
 
-async def search(storage: Storage, partition: Partition, question: Question) -> list[Hit]:
+async def search(storage: Storage, partition: Partition, question: Question) -> list[KnowledgeHit]:
     """The passages that fit best, best first; of documents as they are, each whole."""
-    for _ in range(TRIES):
-        found = await _search(storage, partition, question)
+    found = await _search(storage, partition, question)
+    for _ in range(RETRIES):
         if not found.torn:
-            return found.hits
+            break
         # Found under one generation and looked up under the next, a passage was missed.
+        found = await _search(storage, partition, question)
     return found.hits
 
 
@@ -119,19 +120,13 @@ async def _rank(
         texts |= await _texts(storage, partition, nearest - texts.keys())
     # Passages of one document, in one generation, are neighbours.
     passages = [Passage(text, place=_place_of(id)) for id, text in texts.items()]
-    ids = list(texts)
-    if len(texts) <= CANDIDATES:
-        ranked = rank(question.text, passages, depth)
+    near = [alike.get(id, 0.0) for id in texts] if alike else ()
+    if len(texts) <= 2 * CANDIDATES:
+        ranked = rank(question.text, passages, depth, near)
     else:  # ten thousand passages take a second
-        ranked = await asyncio.to_thread(rank, question.text, passages, depth)
-    places = [_Place(ids[index], score) for index, score in ranked]
-    if not alike:
-        return places
-    scores: dict[str, float] = {}
-    for order in ([p.id for p in places], sorted(alike, key=lambda id: -alike[id])):
-        for number, id in enumerate(order, 1):
-            scores[id] = scores.get(id, 0.0) + 1 / (60 + number)
-    return [_Place(id, scores[id]) for id in sorted(scores, key=lambda id: -scores[id])][:depth]
+        ranked = await asyncio.to_thread(rank, question.text, passages, depth, near)
+    ids = list(texts)
+    return [_Place(ids[index], score) for index, score in ranked]
 
 
 def _place_of(chunk_id: str) -> tuple[str, int]:
@@ -190,15 +185,20 @@ def _compare(item: Record, vector: Vector) -> Iterator[tuple[float, str]]:
 
 
 async def _texts(storage: Storage, partition: Partition, ids: Iterable[str]) -> dict[str, str]:
-    chunks = await _get_all(storage, [Key("chunk", partition, id) for id in ids])
-    return {chunk.key.id: chunk.text for chunk in chunks if isinstance(chunk, Chunk)}
+    """Texts by ids; of chunks that are gone meanwhile "", for `_look_up` to see that they are."""
+    keys = [Key("chunk", partition, id) for id in ids]
+    chunks = await _get_all(storage, keys)
+    return {
+        key.id: chunk.text if isinstance(chunk, Chunk) else ""
+        for key, chunk in zip(keys, chunks, strict=True)
+    }
 
 
 async def _look_up(
     storage: Storage, partition: Partition, question: Question, places: list[_Place]
 ) -> _Found:
     """The first that are of a document as it is, and have the metadata asked for."""
-    hits: list[Hit] = []
+    hits: list[KnowledgeHit] = []
     torn = False
     known: dict[str, Document] = {}
     todo = iter(places)
@@ -216,7 +216,7 @@ async def _look_up(
             elif chunk.generation != document.generation:
                 torn = torn or chunk.generation not in document.staging
             elif fits(document, question.metadata):
-                hits.append(Hit(chunk.text, place.score, document, chunk.index))
+                hits.append(KnowledgeHit(chunk.text, place.score, document, chunk.index))
     return _Found(hits[: question.limit], torn)
 
 

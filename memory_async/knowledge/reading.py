@@ -54,8 +54,8 @@ async def read(knowledge_base_id: str, content: Content, named: Named) -> Given:
         )
     path = Path(content)
     text, source = await asyncio.to_thread(_read_file, path)
-    own = Named(path.name, source, None, None)
-    return _given(knowledge_base_id, text, _first(named, own), {"type": _type_of(path)})
+    named = _first(named, Named(source=source))
+    return _given(knowledge_base_id, text, named, {"type": _type_of(path)}, name=path.name)
 
 
 def _of_document(knowledge_base_id: str, document: Document, named: Named) -> Given:
@@ -84,7 +84,14 @@ def _first(named: Named, own: Named) -> Named:
     return own._replace(**said)
 
 
-def _given(knowledge_base_id: str, text: object, named: Named, said: dict[str, Any]) -> Given:
+def _given(
+    knowledge_base_id: str,
+    text: object,
+    named: Named,
+    said: dict[str, Any],
+    name: str | None = None,
+) -> Given:
+    """``name`` is for a document that has none yet."""
     raw = _check_text("the text", text)
     if not raw.strip():
         raise PayloadError("there is nothing to add: the text is empty")
@@ -104,7 +111,10 @@ def _given(knowledge_base_id: str, text: object, named: Named, said: dict[str, A
     # The same source, or without one the same text, is the same document, wherever it is added.
     origin = f"source-{_short_hash(named.source)}" if named.source else f"text-{digest[:32]}"
     said = {"document_id": origin, **said}
-    document = Document(knowledge_base_id=knowledge_base_id, size=len(raw), hash=digest, **said)
+    described = {"name": name, **said}
+    document = Document(
+        knowledge_base_id=knowledge_base_id, size=len(raw), hash=digest, **described
+    )
     document.key.check()
     return Given(str(text), document, said)
 

@@ -4,8 +4,9 @@ A thin facade over an event loop in a thread: every driver works both ways.
 """
 
 from memory_async.sync.inbox import Inbox
+from memory_async.sync.knowledge import KnowledgeBase
 from memory_async.sync.memory import Jobs, Memory
 from memory_async.sync.run import Run, RunBlock
 from memory_async.sync.storage import Storage
 
-__all__ = ["Inbox", "Jobs", "Memory", "Run", "RunBlock", "Storage"]
+__all__ = ["Inbox", "Jobs", "KnowledgeBase", "Memory", "Run", "RunBlock", "Storage"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -23,22 +24,26 @@ from memory_async.testing.knowledge_suite import (
     is_whole,
 )
 from memory_async.testing.material import unique
-from memory_async.testing.suite import promises
+from memory_async.testing.suite import one_loop, promises
 
 OLD, NEW = book("tea"), book("coffee")
 
 
 class Gate(Meaning):
-    """Embeds when it is opened; says when it is asked."""
+    """Embeds when it is opened; says when it is asked. In whatever event loop."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked, self.open = asyncio.Event(), asyncio.Event()
+        self.asked, self.open = Event(), Event()
 
     async def __call__(self, texts: list[str]) -> list[list[float]]:
         self.asked.set()
-        await self.open.wait()
+        await happens(self.open)
         return await super().__call__(texts)
+
+
+async def happens(event: Event) -> None:
+    assert await asyncio.to_thread(event.wait, 30)
 
 
 class Meddling(Around):
@@ -70,8 +75,11 @@ class RaceConformance(KnowledgeSuite):
     """The old content is found until the new one is, each whole."""
 
     @promises("transactions")
-    @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-    @pytest.mark.parametrize("old", [None, OLD], ids=["new", "replaced"])
+    @pytest.mark.parametrize(
+        ("old", "after"),
+        [(None, True), (OLD, False), (OLD, True)],
+        ids=["new", "replaced-before", "replaced-after"],
+    )
     async def test_a_writer_may_die_at_any_call(
         self, storage: Storage, old: str | None, after: bool
     ) -> None:
@@ -124,7 +132,7 @@ class RaceConformance(KnowledgeSuite):
         slow = self.knowledge(storage, id, embed=gate)
         old = await knowledge.add("tea paragraph", source="a", metadata={"n": 1})
         adding = asyncio.create_task(slow.add("coffee paragraph", source="a", metadata={"n": 2}))
-        await gate.asked.wait()
+        await happens(gate.asked)
         pending = await the_one(knowledge)
         assert [pending] == await knowledge.list(status="pending", metadata={"n": 1})
         assert (pending.hash, pending.chunk_count) == (old.hash, old.chunk_count)
@@ -176,18 +184,20 @@ class RaceConformance(KnowledgeSuite):
         with pytest.raises(ModelError, match="embed"):
             await knowledge.search("text")
 
+    @one_loop
     async def test_cancelled_it_leaves_nothing_behind(self, storage: Storage) -> None:
         id, gate = unique("base"), Gate()
         knowledge = self.knowledge(storage, id, embed=gate, passage_size=40)
         adding = asyncio.create_task(knowledge.add(NEW))
-        await gate.asked.wait()
+        await happens(gate.asked)
         adding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await adding
         [failed] = await knowledge.list(status="failed")
         assert (failed.staging, failed.error) == ([], "CancelledError: cancelled")
-        assert await chunks(storage, id) == await storage.find("item", in_base(id)) == []
         gate.open.set()
+        assert await chunks(storage, id) == []
+        assert await storage.find("item", in_base(id)) == []
         await is_whole(storage, id, await knowledge.add(NEW), NEW)
 
     @promises("transactions")
@@ -196,7 +206,7 @@ class RaceConformance(KnowledgeSuite):
         id, gate = unique("base"), Gate()
         knowledge = self.knowledge(storage, id, embed=gate)
         adding = asyncio.create_task(knowledge.add("coffee paragraph", source="a"))
-        await gate.asked.wait()
+        await happens(gate.asked)
         await (knowledge.clear() if clears else knowledge.delete(await the_one(knowledge)))
         gate.open.set()
         await is_whole(storage, id, await adding, "coffee paragraph")

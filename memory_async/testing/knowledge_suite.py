@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from memory_async.keys import Partition
 from memory_async.knowledge import KnowledgeBase
 from memory_async.records import Chunk, Document, Item
@@ -59,6 +61,10 @@ class Meaning:
 
 class KnowledgeSuite(Suite):
     """The fixtures of `KnowledgeConformance`."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_the_extra(self) -> None:
+        pytest.importorskip("Stemmer", reason="needs the extra: search")
 
     def knowledge(self, storage: Storage, id: str, **options: Any) -> KnowledgeBase:
         """May be overridden: the `KnowledgeBase`, or what behaves like one, that is tested."""

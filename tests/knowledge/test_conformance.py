@@ -14,7 +14,10 @@ from memory_async.testing import KnowledgeConformance, MakeStorage
 class TestKnowledgeInMemory(KnowledgeConformance):
     @pytest.fixture
     def storages(self) -> MakeStorage:
-        return InMemoryStorage
+        def make(namespace: str = "default") -> Storage:
+            return InMemoryStorage(namespace=namespace)
+
+        return make
 
 
 class TestKnowledgeOnSqlite(KnowledgeConformance):
@@ -29,11 +32,11 @@ class TestKnowledgeOnSqlite(KnowledgeConformance):
 class TestKnowledgeOnJSON(KnowledgeConformance):
     @pytest.fixture
     def storages(self, tmp_path: Path) -> MakeStorage:
-        json = pytest.importorskip("memory_async.storage.json", exc_type=Exception)
+        pytest.importorskip("filelock")
+        from memory_async.storage.json import JSONStorage
 
         def make(namespace: str = "default") -> Storage:
-            storage: Storage = json.JSONStorage(tmp_path / "memory", namespace=namespace)
-            return storage
+            return JSONStorage(tmp_path / "memory", namespace=namespace)
 
         return make
 

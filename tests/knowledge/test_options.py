@@ -15,6 +15,8 @@ from memory_async import (
     StorageUnavailableError,
 )
 
+pytest.importorskip("Stemmer")
+
 
 @pytest.mark.parametrize(
     "options",

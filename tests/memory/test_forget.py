@@ -53,6 +53,7 @@ async def live(storage, user_id, *sessions):
 
 async def shared_things(storage):
     """Things that are nobody's in particular."""
+    pytest.importorskip("Stemmer")  # a chunk is indexed as it is put
     knowledge: Any = {"knowledge_base_id": "kb", "document_id": "d"}
     for record in (
         Document(**knowledge, name="ada"),

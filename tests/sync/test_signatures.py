@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from memory_async import Inbox, Memory, Run, Storage, sync
+from memory_async import Inbox, KnowledgeBase, Memory, Run, Storage, sync
 from memory_async.jobs import Jobs
 from memory_async.run import RunBlock
 
@@ -18,6 +18,7 @@ PAIRS: dict[tuple[type, type], set[str]] = {
     (Memory, sync.Memory): {"abandon"},  # for where no loop is left to wait in
     (Storage, sync.Storage): set(),
     (Inbox, sync.Inbox): set(),
+    (KnowledgeBase, sync.KnowledgeBase): set(),
     (Run, sync.Run): set(),
     (Jobs, sync.Jobs): {"wake", "drain", "recover", "close"},  # what Memory does: save, drain, ...
     (RunBlock, sync.RunBlock): {"begin", "close"},  # what `with` does

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -10,6 +11,8 @@ from memory_async import (
     Checkpoint,
     Context,
     Decision,
+    Document,
+    KnowledgeHit,
     Message,
     Profile,
     Record,
@@ -71,3 +74,15 @@ def inboxes(driver: Storage) -> None:
         assert_type(inbox.list(), list[Checkpoint])
         assert_type(inbox.get("r"), Checkpoint)
         assert_type(inbox.decide("r", "ok", approved=True), Decision)
+
+
+def knowledge_bases(driver: Storage) -> None:
+    with sync.KnowledgeBase(sync.Storage(driver), "handbook") as knowledge:
+        assert_type(knowledge, sync.KnowledgeBase)
+        assert_type(knowledge.add("text", metadata={}), Document)
+        assert_type(knowledge.add_many([Path("a.md"), "text"]), list[Document])
+        assert_type(knowledge.get("d"), Document | None)
+        assert_type(knowledge.list(status="ready"), list[Document])
+        assert_type(knowledge.count(), int)
+        assert_type(knowledge.search("text"), list[KnowledgeHit])
+        assert_type(knowledge.delete("d"), bool)
