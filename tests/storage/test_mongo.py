@@ -47,7 +47,7 @@ class PyMongo(Mongo):
 class TestMotor(Mongo, StorageConformance): ...
 
 
-class TestMotorWithoutTransactions(Mongo, StorageConformance):
+class TestPyMongoWithoutTransactions(PyMongo, StorageConformance):
     transactions = False
 
 

@@ -12,6 +12,7 @@ from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.read_concern import ReadConcern
 
 from memory_async.errors import ConfigurationError
+from memory_async.shield import to_the_end
 
 LARGE = 10_000
 """Documents in a reply, as far as its 16 MB allow: the fewer the replies the better."""
@@ -46,6 +47,11 @@ def loop_of(client: Any) -> asyncio.AbstractEventLoop | None:
     loop = client._io_loop if _is_motor(client) else client._loop
     assert loop is None or isinstance(loop, asyncio.AbstractEventLoop)  # noqa: S101 - for the type
     return loop
+
+
+async def _all(cursor: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await cursor.to_list(None)
+    return found
 
 
 class Collection:
@@ -95,8 +101,7 @@ class Collection:
             hint=hint,
             batch_size=limit or LARGE,
         )
-        found: list[dict[str, Any]] = await cursor.to_list(None)
-        return found
+        return await to_the_end(_all(cursor))  # PyMongo leaves the connection open when cancelled
 
     async def aggregate(self, *stages: Mapping[str, Any]) -> list[dict[str, Any]]:
         cursor = self._collection.aggregate(list(stages), batchSize=LARGE)
