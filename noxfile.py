@@ -98,9 +98,16 @@ def coverage(session: nox.Session) -> None:
     """The tests with all extras, and how much of the package they reach."""
     install(session, ".[all]", *group("test", "mem0"))
     session.run("coverage", "erase")
-    where = ("--numprocesses=2", "--dist=loadfile")
+    where = ("--numprocesses=3", "--dist=loadscope")
     measured = ("--cov", "--cov-report=term-missing:skip-covered")
     session.run("python", "-m", "pytest", *where, *measured, *session.posargs, env=INSTALLED)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes: more of what runs on the slow test servers in `coverage`."""
+    install(session, ".[all]", *group("test", "mem0"))
+    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs, env=INSTALLED)
 
 
 @nox.session

@@ -204,6 +204,10 @@ async def test_a_storage_that_analyses_by_itself_needs_no_model_for_that():
     class Analysing(InMemoryStorage):
         analyses_users = True
 
+        async def analyse(self, session, turns): ...
+
+        async def unlearn(self, user_id): ...
+
     Memory(Analysing(), "s1", "ada", user_analysis_memory=True)
     with pytest.raises(ConfigurationError, match="summary_memory needs a model"):
         Memory(Analysing(), "s1", "ada", summary_memory=True)

@@ -19,6 +19,7 @@ from memory_async.testing.removing import RemovalConformance
 from memory_async.testing.sharing import SharingConformance
 from memory_async.testing.suite import Suite
 from tests.servers import mem0
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
 
 
 class OnPlatform(Suite):
@@ -53,5 +54,14 @@ class TestOwnMemory(
         mem0.damage(key_of(key), "own")
 
 
+@pytest.mark.slow
 class TestRunsOnMem0(OnPlatform, RunConformance):
     """Runs that wait for a human."""
+
+
+@pytest.mark.slow
+class TestMem0ThroughTheFacade(ThroughTheFacade, TestMem0): ...
+
+
+@pytest.mark.slow
+class TestRunsOnMem0ThroughTheFacade(RunsThroughTheFacade, TestRunsOnMem0): ...

@@ -16,6 +16,7 @@ from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage, StorageConformance
 from memory_async.testing.runs import RunConformance
 from tests.servers import mongo
+from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
 
 
 class Mongo:
@@ -51,6 +52,7 @@ class TestPyMongoWithoutTransactions(PyMongo, StorageConformance):
     transactions = False
 
 
+@pytest.mark.slow
 class TestRunsOnMotor(Mongo, RunConformance): ...
 
 
@@ -58,8 +60,18 @@ class TestRunsOnMotorWithoutTransactions(Mongo, RunConformance):
     transactions = False
 
 
+@pytest.mark.slow
 class TestRunsOnPyMongo(PyMongo, RunConformance): ...
 
 
+@pytest.mark.slow
 class TestRunsOnPyMongoWithoutTransactions(PyMongo, RunConformance):
     transactions = False
+
+
+@pytest.mark.slow
+class TestMotorThroughTheFacade(ThroughTheFacade, TestMotor): ...
+
+
+@pytest.mark.slow
+class TestRunsOnMotorThroughTheFacade(RunsThroughTheFacade, TestRunsOnMotor): ...
