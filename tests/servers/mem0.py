@@ -60,7 +60,9 @@ def _start(stack: ExitStack) -> Rig:
     models = stack.enter_context(embedder())
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("mem0_app.py")), models, str(port)],
+        [sys.executable, "-m", "tests.servers.mem0_app", models, str(port)],
+        cwd=Path(__file__).parents[2],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},
         stdin=subprocess.PIPE,
         text=True,
     )
