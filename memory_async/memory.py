@@ -214,7 +214,7 @@ class Memory(Runs[ProfileT]):
 
     async def forget_user(self) -> None:
         """Drop everything of the user: sessions, turns, profiles, open runs. Safe to repeat; a
-        later         `save` starts anew."""
+        later `save` starts anew."""
         if self.user_id is None:
             raise ConfigurationError("nobody to forget: bind(user_id=...) first")
         await forget_user(self._use(), self.user_id, self._settings.profile_name)
