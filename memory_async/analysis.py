@@ -17,6 +17,7 @@ from memory_async.model import Model, ask, complete_json
 from memory_async.profile import check_schema, known_names, profile_job, validate
 from memory_async.records import Session, Turn, UserProfile
 from memory_async.settings import UserMemoryMode
+from memory_async.shield import to_the_end
 from memory_async.storage.protocol import ABSENT, Advance, Put, Storage, SupportsAnalysis
 from memory_async.transcript import take, user_text
 
@@ -176,16 +177,27 @@ class StorageAnalysisJob:
         before = await _profile(storage, user_id, self._profile_name)
         if not await _is_there(storage, session, before):
             return False
-        await storage.analyse(user_id, turns)
-        after = await _profile(storage, user_id, self._profile_name)
-        if after.forgotten_at != before.forgotten_at:
-            await storage.unlearn(user_id)  # what was learned just now came too late to be found
+        try:
+            await storage.analyse(user_id, turns)
+        finally:  # also when it failed half way
+            forgotten = await to_the_end(self._forget(storage, user_id, before))
+        if forgotten:
             return False
         through, born = session.jobs[self.name].through, session.created_at
         await storage.apply(
             Advance(session.session_id, self.name, through, turns[-1].seq, created_at=born)
         )
         return True
+
+    async def _forget(self, storage: SupportsAnalysis, user_id: str, before: UserProfile) -> bool:
+        """Whether the user was forgotten meanwhile: what was learned just now came too late for
+        that to find it."""
+        assert isinstance(storage, Storage)  # noqa: S101 - it is both
+        after = await _profile(storage, user_id, self._profile_name)
+        forgotten = after.forgotten_at != before.forgotten_at
+        if forgotten:
+            await storage.unlearn(user_id)
+        return forgotten
 
 
 async def _profile(storage: Storage, user_id: str, name: str) -> UserProfile:

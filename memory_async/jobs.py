@@ -261,11 +261,22 @@ class Jobs:
             else:
                 found = await self.run(key[1], key[0], rest=rest)
                 self.done += found
+                await self._see_to_the_rest(key)
         except Exception as error:  # noqa: BLE001 - reported
             self.failed += 1
             await self._report(key, error)
         finally:
             self.running -= 1
+
+    async def _see_to_the_rest(self, key: tuple[str, str]) -> None:
+        """Fewer turns than are due were left: taken after a pause, or now when there is none."""
+        idle = self._jobs[key[1]].idle
+        if idle is None or key not in self._behind or key in self._wanted:
+            return
+        if self._closed:
+            self.done += await self.run(key[1], key[0])
+        else:
+            self._start_when_idle(key, idle)
 
     async def _hand_over(self, queue: JobQueue, key: tuple[str, str]) -> None:
         turns = self._behind.get(key, 0)

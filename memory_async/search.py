@@ -59,7 +59,8 @@ async def search_turns(
 ) -> list[Hit]:
     """The messages of the user, or of the one ``session``, that fit ``query`` best."""
     sessions = [session] if session is not None else await _behind(storage, user_id)
-    turns = await _unindexed(storage, sessions)
+    owner = user_id if session is None else session.user_id
+    turns = await _unindexed(storage, sessions, owner)
     found = {
         Place(turn.session_id, turn.seq, index): _Said(turn.run_id, text, str(label), fits=True)
         for turn in turns
@@ -72,7 +73,7 @@ async def search_turns(
             kind="turn",
             partition=None if session is None else session.key.partition,
             user_id=user_id,
-            limit=CANDIDATES,
+            limit=max(CANDIDATES, limit),
             around=AROUND,
         )
         for key, part, seq, text, score, label in matches:
@@ -88,13 +89,13 @@ async def search_turns(
             vector,
             user_id=user_id,
             session_id=None if session is None else session.session_id,
-            limit=CANDIDATES,
+            limit=max(CANDIDATES, limit),
             also=found,
         )
         alike |= {
             line.place: cosine(vector, other) for line, other in zip(lines, others, strict=True)
         }
-        found |= await _look_up(storage, alike.keys() - found.keys())
+        found |= await _look_up(storage, alike.keys() - found.keys(), owner)
     return _best(query, found, alike, limit)
 
 
@@ -122,17 +123,22 @@ def _is_indexed(storage: Storage, session: Record) -> bool:
     return indexed and isinstance(storage, SupportsSearch)
 
 
-async def _unindexed(storage: Storage, sessions: Sequence[Session]) -> list[Turn]:
+async def _unindexed(
+    storage: Storage, sessions: Sequence[Session], owner: str | None
+) -> list[Turn]:
     turns: list[Turn] = []
     for session in sessions:
         indexed = session.jobs[SEARCH_JOB].through if _is_indexed(storage, session) else 0
         left = UNINDEXED - len(turns)
         if max(indexed, session.trimmed) < session.last_seq and left > 0:
             turns += await storage.history(session.session_id, after=indexed, last=left)
-    return turns
+    # A session may have been deleted meanwhile, and begun anew by somebody else.
+    return [turn for turn in turns if turn.user_id == owner]
 
 
-async def _look_up(storage: Storage, places: Collection[Place]) -> dict[Place, _Said]:
+async def _look_up(
+    storage: Storage, places: Collection[Place], owner: str | None
+) -> dict[Place, _Said]:
     """What was said there, where it still is."""
     wanted = sorted({(place.session_id, place.seq) for place in places})
     pages = await asyncio.gather(
@@ -142,7 +148,7 @@ async def _look_up(storage: Storage, places: Collection[Place]) -> dict[Place, _
     for turn in (turn for page in pages for turn in page):
         for index, (text, label) in enumerate(said(turn)):
             place = Place(turn.session_id, turn.seq, index)
-            if place in places and text:
+            if place in places and text and turn.user_id == owner:
                 found[place] = _Said(turn.run_id, text, str(label), fits=True)
     return found
 

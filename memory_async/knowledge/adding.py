@@ -138,7 +138,8 @@ class Adding:
         batches = list(_batches(passages))
         if self._embed is None and len(batches) == 1:
             document, writes = self._ready(len(passages))
-            await self._storage.apply(*writes, *self._chunks(0, passages))
+            # Where a batch may be done in part, the document must not be ready before its chunks.
+            await self._storage.apply(*self._chunks(0, passages), *writes)
             return document
         staging = [each for each in self._others()[1:] if each] + [self._generation]
         pending = self._changed(status="pending", error=None, staging=staging)

@@ -144,7 +144,8 @@ class Driver(ABC):
         if batch.turn is None:
             return [Result(did) for did in done.did]
         if done.known is not None:
-            turn = codec.decode_turn(batch.turn.session_id, done.known)
+            known = codec.decode_turn(batch.turn.session_id, done.known)
+            turn = replace(known, user_id=batch.turn.user_id)  # trimming took it, with the rest
             return [Result(False, turn if op is batch.append else None) for op in batch.ops]
         turn = replace(batch.turn, seq=done.seq)
         return [

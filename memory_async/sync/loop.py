@@ -61,8 +61,11 @@ class Call(Generic[T]):
             if self._given_up:
                 return
             result = await self._work()
-        except asyncio.CancelledError:
-            self.refuse()  # and not raised: the portal would end with it
+        except asyncio.CancelledError as error:  # and not raised: the portal would end with it
+            if self._task is not None and self._task.cancelling():
+                self.refuse()
+            else:  # of something that was awaited
+                self._answer.put(_Raise(error))
         except BaseException as error:  # noqa: BLE001 - raised in the caller, to stop no loop
             self._answer.put(_Raise(error))
         else:

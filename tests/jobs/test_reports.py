@@ -107,8 +107,7 @@ async def test_the_counts_at_each_stage(make: Make, script: Script) -> None:
     assert other.jobs is jobs
     script.answer = lambda call: "" if call.kind == "analysis" else "A summary."
     script.release("summary")
-    await until(lambda: jobs.done == 2)
-    assert counts() == (0, 2, 2, 0, 3)
+    await until(lambda: counts() == (0, 2, 2, 0, 3))  # one may look again, and find nothing
     script.release()
     await until(lambda: jobs.queued + jobs.running == 0)
     assert counts()[:3] == (0, 0, 2)

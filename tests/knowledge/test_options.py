@@ -12,8 +12,10 @@ from memory_async import (
     InMemoryStorage,
     KnowledgeBase,
     MemoryAsyncError,
+    Put,
     StorageUnavailableError,
 )
+from memory_async.testing.around import Around
 
 pytest.importorskip("Stemmer")
 
@@ -72,3 +74,19 @@ async def test_progress_may_be_async() -> None:
     async with KnowledgeBase("memory://", "k") as knowledge:
         await knowledge.add_many(["one", "two"], on_progress=on_progress)
     assert seen == [(1, 2), (2, 2)]
+
+
+async def test_a_document_is_ready_after_its_passages() -> None:
+    """Where a batch may be done in part, in this order, adding again must not find it done."""
+    order: list[str] = []
+
+    class Ordered(Around):
+        async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+            if name == "apply":
+                order.extend(each.record.kind for each in args if isinstance(each, Put))
+            return await super().call(name, *args, **kwargs)
+
+    base = KnowledgeBase(Ordered(InMemoryStorage()), "kb")
+    await base.add("One.\n\nTwo.", source="a")
+    assert order[-1] == "document"
+    assert "chunk" in order

@@ -219,3 +219,15 @@ async def test_a_session_taken_by_another_user_meanwhile_refuses_the_turn(memory
     with pytest.raises(SessionOwnershipError):
         await memory.save(HELLO)
     assert await contents() == before
+
+
+async def test_a_repeated_save_of_a_trimmed_turn_knows_its_owner(storage):
+    async def model(messages, *, schema=None):
+        return "a summary"
+
+    memory = Memory(storage, "s", "ada", summary_memory=True, model=model)
+    await memory.save(HI, run_id="r")
+    await memory.drain()
+    again = await memory.save(HI, run_id="r")
+    assert (again.user_id, again.seq, again.messages) == ("ada", 1, [])
+    await memory.close()

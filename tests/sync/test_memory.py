@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from memory_async import (
     ConfigurationError,
     InMemoryStorage,
+    Message,
     PayloadError,
     Requirement,
     RunAlreadyClaimedError,
@@ -202,3 +204,14 @@ class TestClosing:
         with sync.Memory(url) as memory:
             for session in ("s1", "s2"):
                 assert memory.bind(session_id=session).summary() is not None
+
+
+def test_what_is_cancelled_within_a_call_is_no_closed_facade() -> None:
+    def count(messages: list[Message]) -> float:
+        raise asyncio.CancelledError
+
+    with sync.Memory("memory://", "s", full_session_memory=True, count_tokens=count) as memory:
+        memory.save({"role": "user", "content": "Hi"})
+        with pytest.raises(asyncio.CancelledError):
+            memory.load(max_tokens=10)
+        assert len(memory.turns()) == 1

@@ -66,7 +66,7 @@ class Platform:
             raise ConfigurationError(f"base_url is the address of a Mem0 server, e.g. {HOST}")
         self._key = api_key
         self._url = base_url.rstrip("/")
-        self._shown = re.sub(r"//[^/@]*@", "//", self._url)  # without a password
+        self._shown = re.sub(r"//[^/?#]*@", "//", self._url)  # without a password
         of = {"org_id": org_id, "project_id": project_id}
         self._params = {name: value for name, value in of.items() if value is not None}
         self._timeout = httpx.Timeout(timeout, connect=10.0, pool=None)

@@ -20,11 +20,11 @@ class Write(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Take away the document of revision ``was``. ``strictly``: no other one."""
+    """Take away the document of revision ``was``, and no other one: what decided about a partition
+    must not miss what has been added to it meanwhile."""
 
     id: str
     was: str
-    strictly: bool
 
 
 class Touch(NamedTuple):
@@ -88,7 +88,7 @@ class Statements:
         match change:
             case Write():
                 yield self._write(change, upsert=True)
-            case Remove(id, was, strictly=True) | Touch(id, str(was)):
+            case Remove(id, was) | Touch(id, str(was)):
                 at = {**self._at(id), "rev": was}
                 yield UpdateOne(at, {"$set": {"rev": new_version()}}, upsert=True)
             case Touch(id):

@@ -184,8 +184,8 @@ class MongoStorage(Driver):
                 await collection.close()
 
     def _abandon(self) -> None:
-        keep(self._client, self._given)
-        self._client = None
+        keep(self._client, self._given, self._writing)
+        self._client, self._writing = None, WeakValueDictionary()
 
     def _opened(self) -> tuple[Collection, Commit]:
         if self._client is None or self._commit is None:

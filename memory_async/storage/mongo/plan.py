@@ -172,7 +172,7 @@ class _Planner:
                     self._header = trimmed(before, to)
                 return self._header != before
             case Delete(key=key):
-                self._remove(self._names.record(key), strictly=isinstance(op.when, str))
+                self._remove(self._names.record(key))
             case Drop(kind=kind):
                 return self._drop(op, whole=kind is None)
         return True
@@ -195,18 +195,16 @@ class _Planner:
             and each["id"].startswith(drop.prefix or "")
         ]
         for id in ids:
-            self._remove(id, strictly=False)
+            self._remove(id)
         return bool(ids)
 
     def _write(self, document: Document) -> None:
         stored = self._stored.get(document["_id"])
         self._changes[document["_id"]] = Write(document, stored["rev"] if stored else None)
 
-    def _remove(self, id: str, *, strictly: bool) -> None:
+    def _remove(self, id: str) -> None:
         stored = self._stored[id]
-        # A header decides about a whole log, so nobody may have added to it meanwhile.
-        strictly = strictly or id == self._header_id
-        self._changes[id] = Remove(id, stored["rev"], strictly)
+        self._changes[id] = Remove(id, stored["rev"])
         if id == self._header_id:
             self._header = None
             self._changes["log"] = Forget(stored["log"])

@@ -51,7 +51,8 @@ WHERE r.namespace = ? AND r.kind = ? AND r.user_id = ?"""
 # Travels as one value: a row each would cost more than the look-up itself.
 WITH_WORD = """
 SELECT json_group_array(rowid) FROM (
-    SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT ?)"""
+    SELECT rowid FROM memory_words WHERE memory_words MATCH ?1
+    AND (?3 IS NULL OR +rowid IN (SELECT value FROM json_each(?3))) ORDER BY rowid DESC LIMIT ?2)"""
 
 FOUND_RECORDS = """
 SELECT x.id, r.kind, r.partition, r.record_id, x.part, x.text, x.label
@@ -150,13 +151,11 @@ def _search(db: sqlite3.Connection, namespace: str, wanted: Wanted) -> list[Matc
     score: dict[int, float] = {}
     for scope, texts in db.execute(SCOPES, given).fetchall():
         for term in wanted.terms:
-            [(with_word,)] = db.execute(WITH_WORD, (f'"{scope}_{term}"', MOST)).fetchall()
+            [(with_word,)] = db.execute(WITH_WORD, (f'"{scope}_{term}"', MOST, only)).fetchall()
             ids = json.loads(with_word)
             rarity = log(1 + (texts - len(ids) + 0.5) / (len(ids) + 0.5))
             for id in ids:
                 score[id] = score.get(id, 0.0) + rarity
-    if only is not None:
-        score = {id: value for id, value in score.items() if id in only}
     ranked = sorted(score.items(), key=itemgetter(1), reverse=True)
     best = [id for id, _ in ranked[: wanted.limit]]
     found = _turns(db, best, wanted.around) if wanted.kind == "turn" else _records(db, best)
@@ -200,15 +199,13 @@ def _around(best: set[int], near: list[tuple[int, int, int]], around: int) -> se
     return found
 
 
-def _scope(
-    db: sqlite3.Connection, namespace: str, wanted: Wanted
-) -> tuple[str | None, set[int] | None]:
-    """Whose texts are wanted (None: everybody's), and which of them (None: all)."""
+def _scope(db: sqlite3.Connection, namespace: str, wanted: Wanted) -> tuple[str | None, str | None]:
+    """Whose texts are wanted (None: everybody's), and which of them, as JSON (None: all)."""
     user, partition = wanted.user_id, wanted.partition
     if wanted.kind != "turn":
         only = None
         if user is not None:
-            only = {id for (id,) in db.execute(OF_USER, (namespace, wanted.kind, user))}
+            only = _list(db.execute(OF_USER, (namespace, wanted.kind, user)))
         return None if partition is None else str(partition), only
     if partition is None:
         return None if user is None else _user(user), None
@@ -217,7 +214,11 @@ def _scope(
         return "nobody", None
     if owner is None:
         return str(partition), None
-    return _user(owner), {text for (text,) in db.execute(IN_SESSION, (id, id))}
+    return _user(owner), _list(db.execute(IN_SESSION, (id, id)))
+
+
+def _list(rows: Iterable[tuple[int]]) -> str:
+    return json.dumps([id for (id,) in rows])
 
 
 def _user(user_id: str) -> str:
