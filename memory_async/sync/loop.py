@@ -1,17 +1,15 @@
-"""`Loop`: an event loop in a thread of its own, entered through anyio's portal. `Call`: work done
-there while a plain caller waits.
+"""`Loop`: an event loop in a thread of its own. `Call`: work done there while a plain caller waits.
 
 Ctrl-C is raised in the main thread between any two of its instructions. So what that thread shares
 with the loop's are queues, sets and dicts, each call of which happens or does not, and what it does
 may be done twice. A `threading.Event`, a `Thread.start` and a `concurrent.futures.Future` (and so
 anyio's portal) are locked in Python: interrupted there they stay locked, and the loop's thread
-would wait for them for ever. That is why a third thread, the porter, hands the calls to the portal.
+would wait for them for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import threading
 from _thread import start_new_thread
@@ -19,11 +17,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
-
-from anyio.from_thread import BlockingPortal
 
 from memory_async.errors import StorageUnavailableError
 
@@ -35,18 +30,12 @@ T = TypeVar("T")
 
 GRACE = 1.0  # seconds: for calls under way when their loop ends
 
-# Imported by anyio when the first loop begins, in its thread: a child forked in the middle of that
-# could never import it.
-importlib.import_module("anyio._backends._asyncio")
-
 
 class Call(Generic[T]):
-    """``await work()`` in a loop, in the context of who asks for it, and its result or exception
-    for the one thread that waits."""
+    """``await work()`` in a loop, and its result or exception for the one thread that waits."""
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._work = work
-        self.context = copy_context()
         self._answer: SimpleQueue[Callable[[], T]] = SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
         self._given_up = False
@@ -61,11 +50,11 @@ class Call(Generic[T]):
             if self._given_up:
                 return
             result = await self._work()
-        except asyncio.CancelledError as error:  # and not raised: the portal would end with it
+        except asyncio.CancelledError as error:
             if self._task is not None and self._task.cancelling():
                 self.refuse()
-            else:  # of something that was awaited
-                self._answer.put(_Raise(error))
+                raise
+            self._answer.put(_Raise(error))  # of something that was awaited
         except BaseException as error:  # noqa: BLE001 - raised in the caller, to stop no loop
             self._answer.put(_Raise(error))
         else:
@@ -80,7 +69,7 @@ class Call(Generic[T]):
         """Nobody waits any more: cancel what has begun, let nothing begin."""
         self._given_up = True
         if (task := self._task) is not None:
-            loop.cancel(task)
+            loop.soon(task.cancel)
 
 
 class _Raise:
@@ -98,22 +87,22 @@ class Moment:
     """A `threading.Event`, set once, that whoever waits for it may leave at any time."""
 
     def __init__(self) -> None:
-        self.is_set = False
+        self._is_set = False
         self._waiting: deque[SimpleQueue[None]] = deque()
 
     def set(self) -> None:
-        self.is_set = True
+        self._is_set = True
         while self._waiting:
             self._waiting.popleft().put(None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        if not self.is_set:
+        if not self._is_set:
             told: SimpleQueue[None] = SimpleQueue()
             self._waiting.append(told)
-            if not self.is_set:
+            if not self._is_set:
                 with suppress(Empty):
                     told.get(timeout=timeout)
-        return self.is_set
+        return self._is_set
 
 
 class Loop:
@@ -128,11 +117,10 @@ class Loop:
         self._failed: BaseException | None = None
         self._fate: dict[str, object] = {}  # "thread": the one that serves, or why there is none
         self._known = Moment()  # the loop runs, or has failed to
-        self._ended = Moment()
-        self._calls: set[Call[Any]] = set()  # that have no answer yet
-        self._inbox: SimpleQueue[Call[Any] | None] = SimpleQueue()
         self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended = Moment()
+        self._calls: set[Call[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def runs(self) -> bool:
@@ -156,16 +144,18 @@ class Loop:
         """Have the call run; it gets an answer in any case. `StorageUnavailableError` when there is
         no loop any more."""
         self._calls.add(call)
-        if self._ended.is_set:  # nobody is left to refuse it
+        if not self.soon(self._spawn, call):
             self._calls.discard(call)
             raise StorageUnavailableError("closed meanwhile: make a new one")
-        self._inbox.put(call)
 
-    def cancel(self, task: asyncio.Task[Any]) -> None:
-        """Have the task cancelled in the loop, if that still runs."""
+    def soon(self, function: Callable[..., object], *args: Any) -> bool:
+        """Have ``function(*args)`` called in the loop; False when that has ended."""
         assert self._loop is not None  # noqa: S101 - it has begun
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(task.cancel)
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            return False
+        return True
 
     def stop(self) -> None:
         """In the loop: take no more calls, and end after those under way."""
@@ -214,50 +204,30 @@ class Loop:
                 raise
         finally:
             self._known.set()
-            self._ended.set()  # before the last look: see submit()
-            while self._calls:
+            while self._calls:  # they came when the loop was just gone
                 with suppress(KeyError):
                     self._calls.pop().refuse()
+            self._ended.set()
 
     async def _until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
-        async with BlockingPortal() as portal:
-            left = asyncio.Event()
-            porter = threading.Thread(
-                target=self._carry,
-                args=(portal, loop, left),
-                name="memory_async porter",
-                daemon=True,
-            )
-            porter.start()
-            self._loop = loop
-            self._known.set()
-            await self._stopping.wait()
-            self._inbox.put(None)
-            await left.wait()  # who is just handing over a call waits for the loop
-            if self._tasks:
-                # A call that waits for a model, say, would keep whoever closes waiting as well.
-                _, late = await asyncio.wait(self._tasks, timeout=GRACE)
-                for task in late:
-                    task.cancel()
-            await portal.stop()
+        self._loop = loop
+        self._known.set()
+        await self._stopping.wait()
+        if self._tasks:
+            # A call that waits for a model, say, would keep whoever closes waiting as well.
+            _, late = await asyncio.wait(self._tasks, timeout=GRACE)
+            for task in late:
+                task.cancel()
 
-    def _carry(
-        self, portal: BlockingPortal, loop: asyncio.AbstractEventLoop, left: asyncio.Event
-    ) -> None:
-        """In the porter's thread: hand every call to the portal, until the loop is to end."""
-        while (call := self._inbox.get()) is not None:
-            call.context.run(portal.start_task_soon, self._answer, call)
-        loop.call_soon_threadsafe(left.set)
-
-    async def _answer(self, call: Call[Any]) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - the portal has made it
-        self._tasks.add(task)
-        try:
-            await call.run()
-        finally:
-            self._tasks.discard(task)
+    def _spawn(self, call: Call[Any]) -> None:
+        if self._stopping.is_set():
             self._calls.discard(call)
+            call.refuse()
+            return
+        task = asyncio.ensure_future(call.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._calls.discard(call))
 
 
 class _Executor(ThreadPoolExecutor):
