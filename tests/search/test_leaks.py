@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("Stemmer")
 
 from memory_async import InMemoryStorage, JSONStorage, Memory, SqliteStorage, Storage
+from memory_async.testing.material import unique
 from tests.servers.postgres import postgres
 
 Make = Callable[[str], Storage]
@@ -48,9 +49,10 @@ def postgres_url() -> Iterator[str]:
         yield server.url()
 
 
-@pytest.fixture(params=["memory", "sqlite", "json", "postgres", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "json", "postgres", "redis", "mongo", "mem0"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     made: dict[str, Storage] = {}
+    mongo_database = unique("leaks")
 
     def new(namespace: str) -> Storage:
         match request.param:
@@ -65,6 +67,16 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
                 url = request.getfixturevalue("postgres_url")
                 return PostgresStorage(url, namespace=namespace)
+            case "mongo":
+                pytest.importorskip("motor")
+                from tests.servers import mongo
+
+                return mongo.storages(database=mongo_database)(namespace)
+            case "mem0":
+                pytest.importorskip("httpx")
+                from tests.servers import mem0
+
+                return mem0.storage(namespace)
             case _:
                 pytest.importorskip("redis")
                 from memory_async import RedisStorage
