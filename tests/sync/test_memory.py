@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from memory_async import (
     sync,
 )
 from tests.llm import ScriptedLLM
+from tests.sync.leftovers import nothing_left
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -160,21 +160,19 @@ class TestClosing:
         assert (memory.session_id, memory.jobs.done) == ("s1", 0)
 
     def test_what_was_never_used_starts_no_thread(self, url: str) -> None:
-        before = threading.enumerate()
-        memory, storage, inbox = sync.Memory(url), sync.Storage(url), sync.Inbox(url)
-        for each in (memory, storage, inbox):
-            each.close()
-            each.close()
-        assert threading.enumerate() == before
+        with nothing_left():
+            memory, storage, inbox = sync.Memory(url), sync.Storage(url), sync.Inbox(url)
+            for each in (memory, storage, inbox):
+                each.close()
+                each.close()
         assert is_closed(storage.open)
 
     def test_a_with_that_cannot_open_leaves_no_thread(self, tmp_path: Path) -> None:
-        before = threading.enumerate()
         url = f"sqlite:///{tmp_path}/no/such/folder.db"
-        for make in (sync.Memory, sync.Storage, sync.Inbox):
-            with pytest.raises(StorageUnavailableError, match="folder"), make(url):
-                pytest.fail("it cannot open")
-        assert threading.enumerate() == before
+        with nothing_left():
+            for make in (sync.Memory, sync.Storage, sync.Inbox):
+                with pytest.raises(StorageUnavailableError, match="folder"), make(url):
+                    pytest.fail("it cannot open")
 
     def test_of_two_facades_on_one_storage_one_may_close(self, url: str) -> None:
         storage = sync.Storage(url)

@@ -22,6 +22,7 @@ from memory_async import (
 )
 from memory_async.sync import portal
 from tests.llm import ScriptedLLM
+from tests.sync.leftovers import nothing_left
 
 SAVES, SESSIONS, THREADS = 3000, 50, 32
 DEADLINE = 60.0
@@ -170,14 +171,11 @@ def test_closed_facades_leave_nothing_behind(tmp_path: Path) -> None:
             memory.load()
 
     life(0)
-    threads, live = threading.enumerate(), set(portal._live)
-    files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
-    for number in range(200):
-        life(number)
-    assert threading.enumerate() == threads
+    live = set(portal._live)
+    with nothing_left():
+        for number in range(200):
+            life(number)
     assert portal._live == live
-    if files:
-        assert len(list(Path("/proc/self/fd").iterdir())) <= files
 
 
 class TestFromItsOwnLoop:
