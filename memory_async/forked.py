@@ -85,6 +85,7 @@ class SupportsRest(Protocol):
 
     def _rest(self, rest: Rest) -> bool:
         """Have the thread take it as soon as it can; False when there is nothing to wait for."""
+        ...
 
 
 def watch(thing: Forkable) -> None:

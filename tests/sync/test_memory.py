@@ -144,6 +144,17 @@ def test_runs_are_plain_blocks(storage: sync.Storage) -> None:
     assert [each.status for each in memory.checkpoints()] == ["error"]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_knowledge_base_of_its_kind_is_searched_for_a_query(url: str, shared: bool) -> None:
+    """On a loop of its own, or on the one that loads."""
+    storage = sync.Storage(url)
+    place = storage if shared else "memory://"
+    with storage, sync.KnowledgeBase(place, "handbook") as handbook:
+        handbook.add("Reeds are of steel.", name="manual")
+        context = sync.Memory(storage, "s").load(query="reeds", knowledge=handbook)
+    assert context.instructions == "<Knowledge>\nmanual: Reeds are of steel.\n</Knowledge>"
+
+
 class TestClosing:
     def test_twice_and_use_after(self, url: str) -> None:
         memory = sync.Memory(url, "s1", full_session_memory=True)
