@@ -22,6 +22,7 @@ from memory_async import (
 )
 from memory_async.sync import portal
 from tests.llm import ScriptedLLM
+from tests.sync import child
 from tests.sync.leftovers import nothing_left
 
 SAVES, SESSIONS, THREADS = 3000, 50, 32
@@ -81,19 +82,25 @@ def test_the_first_calls_of_many_threads_share_one_loop(url: str) -> None:
 
 
 def test_two_facades_at_once(tmp_path: Path) -> None:
-    urls = [f"sqlite:///{tmp_path}/{name}.db" for name in ("a", "b", "b")]
-    facades = [sync.Memory(url, "s", full_session_memory=True) for url in urls]
+    """And one more on the file of the second, in one process; two of them are never closed."""
+    script = """
+        urls = [f"sqlite:///{sys.argv[1]}/{name}.db" for name in "abb"]
+        facades = [sync.Memory(url, "s", full_session_memory=True) for url in urls]
 
-    def write(number: int) -> None:
-        for text in range(50):
-            facades[number].save(says(f"{number}.{text}"))
+        def write(facade):
+            for number in range(50):
+                facade.save(says(str(number)))
 
-    assert at_once(partial(write, each % 3) for each in range(6)) == [None] * 6
-    assert [len(facade.turns()) for facade in facades] == [100, 200, 200]
-    facades[1].close()
-    assert facades[2].save(says("one more")) is not None
-    for facade in facades:
-        facade.close()
+        threads = [threading.Thread(target=write, args=(facade,)) for facade in facades * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        tell([len(facade.turns()) for facade in facades])
+        facades[1].close()
+        tell(facades[2].save(says("one more")).seq)
+    """
+    assert child.run(script, tmp_path) == ["[100, 200, 200]", "201"]
 
 
 @pytest.mark.parametrize("closers", [1, 2])
