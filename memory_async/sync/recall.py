@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
 
-from memory_async.recall import Knowledge, KnowledgePassage
+from memory_async.recall import RECALLED, Knowledge, KnowledgePassage
 
-__all__ = ["PlainKnowledge", "searchable"]
+__all__ = ["PlainKnowledge", "searched"]
 
 
 class PlainKnowledge(Protocol):
@@ -18,18 +17,18 @@ class PlainKnowledge(Protocol):
     def search(self, query: str, limit: int) -> Sequence[KnowledgePassage]: ...
 
 
-def searchable(given: Knowledge | PlainKnowledge | None) -> Knowledge | None:
-    """``given``, for the loop: what is plain is searched in a thread."""
-    if given is None or inspect.iscoroutinefunction(given.search):
+def searched(given: Knowledge | PlainKnowledge | None, query: str | None) -> Knowledge | None:
+    """``given``, for the loop. What is plain is searched here: it may need that loop itself."""
+    if given is None or query is None or inspect.iscoroutinefunction(given.search):
         return given  # type: ignore[return-value]
-    return _InThread(given)
+    return _Found(given.search(query, RECALLED))
 
 
-class _InThread:
-    def __init__(self, of: Knowledge | PlainKnowledge) -> None:
-        self._of = of
+class _Found:
+    def __init__(
+        self, passages: Sequence[KnowledgePassage] | Awaitable[Sequence[KnowledgePassage]]
+    ) -> None:
+        self._passages = passages
 
     async def search(self, query: str, limit: int) -> Sequence[KnowledgePassage]:
-        found: Any = await asyncio.to_thread(self._of.search, query, limit)
-        passages: Sequence[KnowledgePassage] = await found if inspect.isawaitable(found) else found
-        return passages
+        return await self._passages if inspect.isawaitable(self._passages) else self._passages

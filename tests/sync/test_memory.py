@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from memory_async import (
     ConfigurationError,
     InMemoryStorage,
+    KnowledgeHit,
     Message,
     PayloadError,
     Requirement,
@@ -147,11 +148,20 @@ def test_runs_are_plain_blocks(storage: sync.Storage) -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_knowledge_base_of_its_kind_is_searched_for_a_query(url: str, shared: bool) -> None:
     """On a loop of its own, or on the one that loads."""
+
+    class Awaited:
+        async def search(self, query: str, limit: int) -> list[KnowledgeHit]:
+            return hits
+
     storage = sync.Storage(url)
     place = storage if shared else "memory://"
     with storage, sync.KnowledgeBase(place, "handbook") as handbook:
         handbook.add("Reeds are of steel.", name="manual")
-        context = sync.Memory(storage, "s").load(query="reeds", knowledge=handbook)
+        memory, hits = sync.Memory(storage, "s"), handbook.search("reeds")
+        context = memory.load(query="reeds", knowledge=handbook)
+        assert memory.load(query="reeds", knowledge=Awaited()) == context
+        with pytest.raises(ConfigurationError, match="query"):
+            memory.load(knowledge=handbook)
     assert context.instructions == "<Knowledge>\nmanual: Reeds are of steel.\n</Knowledge>"
 
 
