@@ -51,7 +51,8 @@ class Job(Protocol):
 
 
 class JobQueue(Protocol):
-    """An existing task queue, to run jobs elsewhere: its worker calls `Jobs.run`."""
+    """An existing task queue, to run jobs elsewhere: its worker calls `Jobs.run`. What it loses is
+    done when the job is due again, or by `recover`."""
 
     async def submit(self, job: str, session_id: str) -> None: ...
 
@@ -295,9 +296,11 @@ class Jobs:
         if through < handed <= session.last_seq:  # its worker has not come to that yet
             through = handed
         self._know(key, through)
-        if session.last_seq - through < (1 if rest else self._jobs[name].every):
+        self._behind[key] = turns = session.last_seq - through
+        if turns < (1 if rest else self._jobs[name].every):
+            if not turns:
+                del self._behind[key]
             return
-        turns = self._behind.get(key, 0)
         await queue.submit(name, session_id)
         self._know(key, session.last_seq)
         if turns < self._behind.get(key, 0):  # more have come meanwhile
