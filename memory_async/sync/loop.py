@@ -16,7 +16,8 @@ import threading
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -256,11 +257,18 @@ class _Executor(ThreadPoolExecutor):
 
     def __init__(self, thread_name_prefix: str) -> None:
         super().__init__(thread_name_prefix=thread_name_prefix)
-        self._lookups: set[Future[Any]] = set()
+        self._working: dict[Future[Any], Callable[..., object]] = {}
 
     def end_lookups(self) -> None:
         """Wait for the addresses being looked up: libc has locks for that."""
-        wait(self._lookups.copy(), timeout=REST_SECONDS)
+        working = self._working.copy().items()
+        lookups = [each for each, function in working if function is socket.getaddrinfo]
+        futures.wait(lookups, timeout=REST_SECONDS)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Does not wait for good: some model's call, say, does not come back."""
+        late = futures.wait(list(self._working), timeout=GRACE).not_done if wait else ()
+        super().shutdown(wait and not late, cancel_futures=cancel_futures or bool(late))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         try:
@@ -271,7 +279,6 @@ class _Executor(ThreadPoolExecutor):
                 future.set_result(fn(*args, **kwargs))
             except Exception as error:  # noqa: BLE001 - handed on
                 future.set_exception(error)
-        if fn is socket.getaddrinfo:
-            self._lookups.add(future)
-            future.add_done_callback(self._lookups.discard)
+        self._working[future] = fn
+        future.add_done_callback(lambda done: self._working.pop(done, None))
         return future

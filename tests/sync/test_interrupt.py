@@ -209,9 +209,13 @@ def test_a_signal_reaches_only_the_main_thread(url: str) -> None:
         thread = threading.Thread(target=lambda: results.append(memory.drain()))
         thread.start()
         assert asked.wait(10)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        answer.set()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            answer.set()
         thread.join()
         assert results == [True]
         assert memory.summary() == "A summary."

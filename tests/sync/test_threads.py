@@ -27,6 +27,7 @@ from tests.sync.leftovers import nothing_left
 
 SAVES, SESSIONS, THREADS = 3000, 50, 32
 DEADLINE = 60.0
+LEFT = "1 jobs did not end in 0 s: they are done after the next turn or recover()\n"
 
 
 def says(text: str) -> dict[str, str]:
@@ -170,6 +171,28 @@ def test_closing_does_not_wait_for_a_call_that_waits_for_a_model(url: str) -> No
         memory.close(timeout=0.01)
         with pytest.raises(StorageUnavailableError, match="closed"):
             waiting.result(DEADLINE)
+
+
+def test_closing_does_not_wait_for_a_thread_that_does_not_end(url: str) -> None:
+    script = """
+        async def model(messages, *, schema=None):
+            return await asyncio.to_thread(ask)
+
+        def ask():
+            asked.set()
+            answer.wait()
+
+        asked, answer = threading.Event(), threading.Event()
+        memory = sync.Memory(url, "s", summary_memory=True, model=model)
+        memory.save(says("Hi"))
+        asked.wait()
+        memory.close(timeout=0)
+        tell("closed")
+        answer.set()
+    """
+    with child.started(script, url) as one:
+        assert one.hear() == "closed"
+        assert one.end(errors=LEFT) == []
 
 
 def test_closed_facades_leave_nothing_behind(tmp_path: Path) -> None:
