@@ -63,6 +63,7 @@ class IndexOp(NamedTuple):
     key: Key
     texts: tuple[str, ...]
     labels: tuple[str, ...]
+    created_at: int | None
 
 
 Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Expect | Drop | Trim
