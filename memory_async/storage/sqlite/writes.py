@@ -146,7 +146,7 @@ class _Applying:
                 check_owner(row.session_id, header.user_id, row.user_id)
         if header and header.known:
             return Applied((), known=header.known)
-        todo = [self._check(op) for op in self._batch.ops]
+        todo = [isinstance(op, AppendOp) or self._check(op) for op in self._batch.ops]
         seq, did = 0, []
         for op, do in zip(self._batch.ops, todo, strict=True):
             if isinstance(op, AppendOp):
@@ -166,8 +166,6 @@ class _Applying:
     def _check(self, op: Op) -> bool:
         """Whether ``op`` has anything to do; `ConflictError` when its condition fails."""
         match op:
-            case AppendOp():
-                pass
             case PutOp(row=row, when=when):
                 stored = self._version(row.kind, row.id, row.partition)
                 return must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
