@@ -179,12 +179,13 @@ def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
 def encode_turn(turn: Turn) -> TurnRow:
     check_id("run_id", turn.run_id)
     entries = entries_of(turn)
-    data: dict[str, Any] = {"v": FORMAT, "messages": dump_entries(entries)}
+    plain = {dict}.issuperset(map(type, entries))
+    data: dict[str, Any] = {"v": FORMAT, "messages": entries if plain else dump_entries(entries)}
     if turn.user_id is not None:
         data["user_id"] = turn.user_id
     usage = None if turn.usage is None else dump_json(turn.usage, "usage")
     created = to_micros(turn.created_at)
-    dump = dump_texts if {dict}.issuperset(map(type, entries)) else dump_json
+    dump = dump_texts if plain else dump_json
     return TurnRow(turn.seq, turn.run_id, created, usage, dump(data, "turn"))
 
 

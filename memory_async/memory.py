@@ -185,7 +185,8 @@ class Memory(Runs[ProfileT]):
             writes.append(Expect(Key("checkpoint", turn.key.partition, run_id), ABSENT))
         [result, *_] = await storage.apply(*writes)
         assert result.turn is not None  # noqa: S101 - an Append always has one
-        self._shared.jobs.wake(self.session_id, due, result.turn.seq)
+        if due:
+            self._shared.jobs.wake(self.session_id, due, result.turn.seq)
         logger.debug("saved turn %d of session %r", result.turn.seq, self.session_id)
         return result.turn
 

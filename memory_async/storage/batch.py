@@ -208,8 +208,8 @@ def _encode_append(write: Append, limit: int) -> AppendOp:
         raise ConfigurationError("the turn and the session of an Append differ in id or user")
     encoded = codec.encode_turn(turn)
     _check_size(encoded.payload, limit, "turn")
-    due = tuple([check_id("a job's name", job) for job in dict.fromkeys(write.due)])
-    return AppendOp(codec.encode_session(session), encoded, due)
+    due = () if not write.due else dict.fromkeys(check_id("a job's name", j) for j in write.due)
+    return AppendOp(codec.encode_session(session), encoded, tuple(due))
 
 
 def _encode(write: Put | Advance | Delete | Expect | Drop | Trim, limit: int) -> Op:
