@@ -99,10 +99,11 @@ class Turn(PutOff):
 
     def numbered(self, seq: int) -> Turn:
         """This turn under ``seq``, as the log has it; what is put off stays so."""
-        if self._later is None or len(self._later) > 1:
+        later = self._later
+        if later is None or later[1:]:  # nothing is put off, or all of a stored turn
             return replace(self, seq=seq)
         return Turn.of_entries(
-            self._later[0],
+            later[0],
             session_id=self.session_id,
             user_id=self.user_id,
             usage=self.usage,

@@ -77,6 +77,7 @@ class TestTurn:
     def test_it_can_be_replaced_copied_and_pickled(self, said: list[dict[str, Any]]) -> None:
         turn = made_of(said)
         assert replace(read(turn), seq=8) == replace(turn, seq=8)
+        assert read(turn).numbered(8) == replace(turn, seq=8)
         assert replace(read(turn), messages=[]) == replace(turn, messages=[])
         for again in (copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))):
             assert again(read(turn)) == turn
