@@ -11,7 +11,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
 from memory_async.jsontext import dump_json, load_json
@@ -25,7 +25,7 @@ from memory_async.records import (
     Session,
     Turn,
 )
-from memory_async.stored import build_messages, dump_messages, load_entries, set_now
+from memory_async.stored import Entry, build_messages, dump_messages, load_entries, set_now
 
 FORMAT = 1
 MAX_TAGS = 4
@@ -41,6 +41,10 @@ class TurnRow(NamedTuple):
     created_at: int
     usage: str | None
     payload: str | None
+
+
+StoredTurn: TypeAlias = tuple[int, str, int, str | bytes | None, str | bytes | None]
+"""A `TurnRow` as engines give it, of which many are read: as plain as they come."""
 
 
 class SessionRow(NamedTuple):
@@ -148,7 +152,7 @@ def _payload(record: Record, names: Iterable[str]) -> str:
     return dump_json(data, record.kind)
 
 
-def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
+def _parse(payload: str | bytes, name: str, *of: object) -> dict[str, Any]:
     """The payload's fields; ``name % of`` says whose they are, should they be unreadable."""
     try:
         data = load_json(payload)
@@ -182,14 +186,29 @@ _new = object.__new__
 _TURN_NAME = "turn %s of session %r"
 
 
-def decode_turn(session_id: str, row: TurnRow) -> Turn:
+def decode_turn(session_id: str, row: StoredTurn) -> Turn:
+    entries, user_id, usage = read_turn(session_id, row)
+    return put_off(entries, session_id, user_id, usage, row)
+
+
+def put_off(
+    entries: list[Entry], session_id: str, user_id: str | None, usage: Any, row: StoredTurn
+) -> Turn:
+    """A turn of what was read, which it becomes when it is looked at."""
+    turn = _new(Turn)
+    set_now(turn, "_later", (entries, session_id, user_id, usage, row))
+    return turn
+
+
+def read_turn(session_id: str, row: StoredTurn) -> tuple[list[Entry], str | None, Any]:
+    """What is said in a turn, the session's owner, and the usage."""
     seq, _, created_at, usage, payload = row
     data = _NO_TURN if payload is None else _parse(payload, _TURN_NAME, seq, session_id)
     try:
         if not 0 <= created_at <= _IN_RANGE:
             from_micros(created_at)  # raises, or is before 1970
         entries = load_entries(data["messages"])
-        numbers = None if usage is None else load_json(usage)
+        return entries, data.get("user_id"), None if usage is None else load_json(usage)
     except (
         ValueError,
         TypeError,
@@ -200,9 +219,6 @@ def decode_turn(session_id: str, row: TurnRow) -> Turn:
     ) as error:
         name = _TURN_NAME % (seq, session_id)
         raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
-    turn = _new(Turn)
-    set_now(turn, "_later", (entries, session_id, data.get("user_id"), numbers, row))
-    return turn
 
 
 def _check_ids(record: Record) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TypeAlias
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.errors import PayloadError
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import AdvanceOp, AppendOp, Op, PutOp, PutSessionOp
@@ -121,22 +121,21 @@ def session_row(
     )
 
 
-def turn_row(seq: int, packed: bytes) -> TurnRow:
+def turn_row(seq: int, packed: bytes) -> StoredTurn:
     return turn_rows(seq, [packed])[0]
 
 
-def turn_rows(first: int, *parts: Sequence[bytes]) -> list[TurnRow]:
+def turn_rows(first: int, *parts: Sequence[bytes]) -> list[StoredTurn]:
     """Turns that follow one another, each packed: created_at and run_id, usage, and unless it is
     trimmed its payload, between NULs."""
-    rows = []
+    rows: list[StoredTurn] = []
     for seq, packed in enumerate(chain(*parts), first):
         try:
-            head, usage, *payload = packed.decode().split("\0", 2)
-            created_at = int(head[:18]) - EPOCH
+            head, usage, *payload = packed.split(b"\0", 2)
+            run_id, created_at = head[18:].decode(), int(head[:18]) - EPOCH
         except ValueError:  # not written by us: the codec will call it corrupt, and skip it
-            head, usage, payload, created_at = "", "", [""], 0
-        body = payload[0] if payload else None
-        rows.append(TurnRow(seq, head[18:], created_at, usage or None, body))
+            run_id, created_at, usage, payload = "", 0, b"", [b""]
+        rows.append((seq, run_id, created_at, usage or None, payload[0] if payload else None))
     return rows
 
 

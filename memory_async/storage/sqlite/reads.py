@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.keys import MAX_KEY_BYTES, Key
 from memory_async.storage.driver import Query, Span, View
 
@@ -172,11 +172,12 @@ def record_row(row: Row) -> RecordRow:
     return RecordRow._make((*row[:5], tags, *row[6:]))
 
 
-def view(rows: Iterable[Row]) -> View:
-    session, profile, turns = None, None, []
+def view(rows: Iterable[Any]) -> View:
+    session, profile = None, None
+    turns: list[StoredTurn] = []
     for row in rows:
         if type(row[0]) is int:
-            turns.append(TurnRow._make(row))
+            turns.append(row)
         elif row[1] == "s":
             session = session_row(json.loads(row[0]))
         else:
