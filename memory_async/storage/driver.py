@@ -250,8 +250,9 @@ class Driver(ABC):
             key.check()
         await self.open()
         view = await self._snapshot(session_id, key, last, since)
-        rows = [] if view.profile is None else [view.profile]
-        found = self._decode_all(rows, codec.decode_record)
+        found: list[Record] = []
+        if view.profile is not None:
+            found = self._decode_all([view.profile], codec.decode_record)
         return Snapshot(
             None if view.session is None else self._decode_session(view.session),
             Turns(session_id, view.turns, self._count_corrupt),

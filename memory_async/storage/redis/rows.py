@@ -113,12 +113,18 @@ def session_row(
         text(fields.get(b"p", b"")),
         int(last),
         int(trimmed),
-        {
-            job: (int(through), None if value is None else text(value))
-            for job, through in zip(jobs[::2], jobs[1::2], strict=True)
-            for value in (fields.get(b"v" + job.encode()),)
-        },
+        _jobs(jobs, fields) if jobs else {},
     )
+
+
+def _jobs(
+    packed: Sequence[str], fields: Mapping[bytes, bytes]
+) -> dict[str, tuple[int, str | None]]:
+    return {
+        job: (int(through), None if value is None else text(value))
+        for job, through in zip(packed[::2], packed[1::2], strict=True)
+        for value in (fields.get(b"v" + job.encode()),)
+    }
 
 
 def turn_row(seq: int, packed: bytes) -> StoredTurn:
@@ -130,12 +136,15 @@ def turn_rows(first: int, *parts: Sequence[bytes]) -> list[StoredTurn]:
     trimmed its payload, between NULs."""
     rows: list[StoredTurn] = []
     for seq, packed in enumerate(chain(*parts), first):
+        fields = packed.split(b"\0", 2)
         try:
-            head, usage, *payload = packed.split(b"\0", 2)
-            run_id, created_at = head[18:].decode(), int(head[:18]) - EPOCH
-        except ValueError:  # not written by us: the codec will call it corrupt, and skip it
-            run_id, created_at, usage, payload = "", 0, b"", [b""]
-        rows.append((seq, run_id, created_at, usage or None, payload[0] if payload else None))
+            head = fields[0].decode()
+            created_at, usage = int(head[:18]) - EPOCH, fields[1] or None
+        except (ValueError, IndexError):  # not written by us: the codec will call it corrupt
+            rows.append((seq, "", 0, None, ""))
+        else:
+            payload = fields[2] if len(fields) > 2 else None
+            rows.append((seq, head[18:], created_at, usage, payload))
     return rows
 
 

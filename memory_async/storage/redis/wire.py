@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio import ConnectionPool
@@ -23,6 +23,11 @@ from memory_async.storage.redis.refusals import CannotConnect
 from memory_async.storage.redis.rows import Argument
 from memory_async.storage.redis.scripts import Script
 from memory_async.storage.redis.timeouts import Timeouts
+
+try:
+    import hiredis
+except ImportError:  # our extra brings it, but redis-py does without
+    hiredis = None  # type: ignore[assignment]
 
 LANES = 4
 TOGETHER = 64
@@ -276,7 +281,7 @@ async def _connected(pool: Any) -> Any:
     return await pool.get_connection()
 
 
-def _pack(command: Sequence[Argument]) -> bytes:
+def _pack_in_python(command: Sequence[Argument]) -> bytes:
     parts = [b"*%d\r\n" % len(command)]
     for each in command:
         raw = each if isinstance(each, bytes) else str(each).encode()
@@ -284,4 +289,5 @@ def _pack(command: Sequence[Argument]) -> bytes:
     return b"".join(parts)
 
 
-_MULTI, _EXEC = _pack(["MULTI"]), _pack(["EXEC"])
+_pack: Callable[[Any], bytes] = _pack_in_python if hiredis is None else hiredis.pack_command
+_MULTI, _EXEC = _pack(("MULTI",)), _pack(("EXEC",))
