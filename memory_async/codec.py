@@ -201,13 +201,18 @@ _TURN_NAME = "turn %s of session %r"
 
 def decode_turn(session_id: str, row: StoredTurn) -> Turn:
     entries, user_id, usage = read_turn(session_id, row)
-    return put_off(entries, session_id, user_id, usage, row)
+    return put_off(entries, session_id, user_id, usage, row[:3])
 
 
 def put_off(
-    entries: list[Entry], session_id: str, user_id: str | None, usage: Any, row: StoredTurn
+    entries: list[Entry],
+    session_id: str,
+    user_id: str | None,
+    usage: Any,
+    row: tuple[int, str, int],
 ) -> Turn:
-    """A turn of what was read, which it becomes when it is looked at."""
+    """A turn of what was read, which it becomes when it is looked at; ``row`` begins as a
+    `StoredTurn` does."""
     turn = _new(Turn)
     set_now(turn, "_later", (entries, session_id, user_id, usage, row))
     return turn

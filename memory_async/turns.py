@@ -32,7 +32,8 @@ class Turns(Sequence[Turn]):
     ) -> None:
         self.entries: list[Entry] = []  # what is said in all of them; not to be changed
         self._session_id = session_id
-        self._read: list[tuple[int, str | None, Any, StoredTurn]] = []  # how far entries go, ...
+        # How far entries go, and what else there is to a turn; not what they were read from.
+        self._read: list[tuple[int, str | None, Any, tuple[int, str, int]]] = []
         self._made: list[Turn] | None = None
         for row in rows:
             try:
@@ -41,7 +42,7 @@ class Turns(Sequence[Turn]):
                 skip(error)
                 continue
             self.entries += entries
-            self._read.append((len(self.entries), user_id, usage, row))
+            self._read.append((len(self.entries), user_id, usage, row[:3]))
 
     def by_turn(self) -> list[list[Entry]]:
         """What is said in each."""

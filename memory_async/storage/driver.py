@@ -80,7 +80,7 @@ class View(NamedTuple):
     """The rows of one `snapshot`."""
 
     session: SessionRow | None
-    turns: Sequence[StoredTurn]
+    turns: Iterable[StoredTurn]
     profile: RecordRow | None
 
 
@@ -128,7 +128,7 @@ class Driver(ABC):
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]: ...
 
     @abstractmethod
-    async def _history(self, session_id: str, span: Span) -> Sequence[StoredTurn]:
+    async def _history(self, session_id: str, span: Span) -> Iterable[StoredTurn]:
         """Rows in order of seq."""
 
     @abstractmethod

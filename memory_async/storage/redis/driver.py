@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
@@ -262,7 +262,7 @@ class RedisStorage(Driver):
         with refusals(self._where):
             return await index.find(query)
 
-    async def _history(self, session_id: str, span: Span) -> Sequence[StoredTurn]:
+    async def _history(self, session_id: str, span: Span) -> Iterable[StoredTurn]:
         if (span.newest or span.limit is None) and span[:2] == (0, None) and not span.trimmed:
             return (await self._snapshot(session_id, None, span.limit, None)).turns
         keys = self._keys.partition(f"session/{session_id}")[:3]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -128,24 +128,21 @@ def _jobs(
 
 
 def turn_row(seq: int, packed: bytes) -> StoredTurn:
-    return turn_rows(seq, [packed])[0]
+    return next(turn_rows(seq, [packed]))
 
 
-def turn_rows(first: int, *parts: Sequence[bytes]) -> list[StoredTurn]:
+def turn_rows(first: int, *parts: Sequence[bytes]) -> Iterator[StoredTurn]:
     """Turns that follow one another, each packed: created_at and run_id, usage, and unless it is
     trimmed its payload, between NULs."""
-    rows: list[StoredTurn] = []
     for seq, packed in enumerate(chain(*parts), first):
         fields = packed.split(b"\0", 2)
         try:
             head = fields[0].decode()
             created_at, usage = int(head[:18]) - EPOCH, fields[1] or None
         except (ValueError, IndexError):  # not written by us: the codec will call it corrupt
-            rows.append((seq, "", 0, None, ""))
+            yield seq, "", 0, None, ""
         else:
-            payload = fields[2] if len(fields) > 2 else None
-            rows.append((seq, head[18:], created_at, usage, payload))
-    return rows
+            yield seq, head[18:], created_at, usage, fields[2] if len(fields) > 2 else None
 
 
 def text(payload: bytes) -> str:
