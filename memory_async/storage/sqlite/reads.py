@@ -19,7 +19,8 @@ _SESSION = f"""s.session_id, s.user_id, s.agent_id, s.keep_turns, s.created_at, 
        s.version, s.payload, s.last_seq, s.trimmed, {_JOBS}"""
 _RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
        r.updated_at, r.expires_at, r.version, r.payload"""
-_TURN = "t.id & 0xffffffff, t.run_id, t.created_at, t.usage, t.payload"
+# A payload goes from UTF-8 to JSON's values: no text has to be made of it on the way.
+_TURN = "t.id & 0xffffffff, t.run_id, t.created_at, t.usage, CAST(t.payload AS BLOB)"
 _LIVE = "(r.expires_at IS NULL OR r.expires_at > :now)"
 
 GET_SESSION = f"""
