@@ -11,7 +11,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
 from memory_async.jsontext import dump_json, dump_texts, load_json
@@ -26,6 +26,7 @@ from memory_async.records import (
     Turn,
 )
 from memory_async.stored import (
+    Entry,
     build_messages,
     dump_entries,
     dump_messages,
@@ -48,6 +49,10 @@ class TurnRow(NamedTuple):
     created_at: int
     usage: str | None
     payload: str | None
+
+
+StoredTurn: TypeAlias = tuple[int, str, int, str | bytes | None, str | bytes | None]
+"""A `TurnRow` as engines give it, of which many are read: as plain as they come."""
 
 
 class SessionRow(NamedTuple):
@@ -145,7 +150,17 @@ _COLUMNS = {
 _SESSION_PAYLOAD = {"metadata"}
 _NO_METADATA = dump_json({"v": FORMAT, "metadata": {}}, "session")
 _IN_RANGE = to_micros(datetime.max.replace(tzinfo=UTC))
-_NO_TURN: dict[str, Any] = {"messages": []}  # what is left of one that was trimmed
+_NO_TURN: dict[str, Any] = {"v": FORMAT, "messages": []}  # what is left of one that was trimmed
+# What reading a payload that is not ours may raise.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    PayloadError,
+)
 
 
 def _payload(record: Record, names: Iterable[str]) -> str:
@@ -159,18 +174,21 @@ def _payload(record: Record, names: Iterable[str]) -> str:
 def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
     """The payload's fields; ``name % of`` says whose they are, should they be unreadable."""
     try:
-        data = load_json(payload)
+        data: dict[str, Any] = load_json(payload)
         found = data.pop("v")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise CorruptRecordError(f"cannot read {name % of}: {error!r}") from error
     if found != FORMAT:
-        if not isinstance(found, int) or found < FORMAT:
-            raise CorruptRecordError(f"cannot read {name % of}: its format is {found!r}")
-        raise SchemaTooNewError(
-            f"{name % of} has format {found!r}, this memory_async knows {FORMAT}: "
-            "upgrade memory_async"
-        )
-    return data  # type: ignore[no-any-return]
+        _refuse_format(found, name % of)
+    return data
+
+
+def _refuse_format(found: object, name: str) -> NoReturn:
+    if not isinstance(found, int) or found < FORMAT:
+        raise CorruptRecordError(f"cannot read {name}: its format is {found!r}")
+    raise SchemaTooNewError(
+        f"{name} has format {found!r}, this memory_async knows {FORMAT}: upgrade memory_async"
+    )
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -193,27 +211,39 @@ _new = object.__new__
 _TURN_NAME = "turn %s of session %r"
 
 
-def decode_turn(session_id: str, row: TurnRow) -> Turn:
+def decode_turn(session_id: str, row: StoredTurn) -> Turn:
+    entries, user_id, usage = read_turn(session_id, row)
+    return put_off(entries, session_id, user_id, usage, row[:3])
+
+
+def put_off(
+    entries: list[Entry],
+    session_id: str,
+    user_id: str | None,
+    usage: Any,
+    row: tuple[int, str, int],
+) -> Turn:
+    """A turn of what was read, which it becomes when it is looked at; ``row`` begins as a
+    `StoredTurn` does."""
+    turn = _new(Turn)
+    set_now(turn, "_later", (entries, session_id, user_id, usage, row))
+    return turn
+
+
+def read_turn(session_id: str, row: StoredTurn) -> tuple[list[Entry], str | None, Any]:
+    """What is said in a turn, the session's owner, and the usage."""
     seq, _, created_at, usage, payload = row
-    data = _NO_TURN if payload is None else _parse(payload, _TURN_NAME, seq, session_id)
     try:
+        data = _NO_TURN if payload is None else load_json(payload)
+        if (found := data["v"]) != FORMAT:
+            _refuse_format(found, _TURN_NAME % (seq, session_id))
         if not 0 <= created_at <= _IN_RANGE:
             from_micros(created_at)  # raises, or is before 1970
         entries = load_entries(data["messages"])
-        numbers = None if usage is None else load_json(usage)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        PayloadError,
-    ) as error:
+        return entries, data.get("user_id"), None if usage is None else load_json(usage)
+    except _UNREADABLE as error:
         name = _TURN_NAME % (seq, session_id)
         raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
-    turn = _new(Turn)
-    set_now(turn, "_later", (entries, session_id, data.get("user_id"), numbers, row))
-    return turn
 
 
 def _check_ids(record: Record) -> None:
@@ -265,7 +295,7 @@ def decode_session(row: SessionRow) -> Session:
             metadata=data.pop("metadata"),
             extra=data,
         )
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise CorruptRecordError(f"cannot read session {row.session_id!r}: {error!r}") from error
 
 
@@ -337,12 +367,5 @@ def decode_record(row: RecordRow) -> Record:
             version=row.version,
             extra={name: value for name, value in data.items() if name not in known},
         )
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        PayloadError,
-    ) as error:
+    except _UNREADABLE as error:
         raise CorruptRecordError(f"cannot read {key}: {error!r}") from error

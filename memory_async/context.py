@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
@@ -13,6 +13,7 @@ from memory_async.message import Message
 from memory_async.profile import Profile
 from memory_async.records import Turn
 from memory_async.stored import Entry, PutOff, build_messages, entries_of, set_now
+from memory_async.turns import Turns
 
 __all__ = ["Context", "CountTokens", "ProfileT", "choose_history", "context_of"]
 
@@ -94,16 +95,22 @@ def estimate_tokens(messages: list[Message]) -> float:
 
 
 def choose_history(
-    turns: list[Turn],
+    turns: Sequence[Turn],
     *,
     feed_tools: bool,
     max_tokens: float | None,
     count_tokens: CountTokens,
 ) -> tuple[list[Entry], tuple[Turn, ...]]:
     """What the newest turns say that fit ``max_tokens``, and the turns left out."""
-    if max_tokens is None and not feed_tools:
-        return _without_tools([each for turn in turns for each in entries_of(turn)]), ()
-    said = [entries_of(turn) if feed_tools else _without_tools(entries_of(turn)) for turn in turns]
+    if max_tokens is None:
+        entries = _entries(turns)
+        if set(map(type, entries)) <= {dict}:  # plain: nothing of tools about any of them
+            return entries, ()
+        if not feed_tools:
+            return _without_tools(entries), ()
+    said = turns.by_turn() if isinstance(turns, Turns) else [entries_of(turn) for turn in turns]
+    if not feed_tools:
+        said = [_without_tools(entries) for entries in said]
     first = 0
     if max_tokens is not None:
         first, spent = len(turns), 0.0
@@ -116,6 +123,12 @@ def choose_history(
     fitting = said[first:]
     entries = _paired(fitting) if feed_tools else [each for turn in fitting for each in turn]
     return entries, tuple(turns[:first])
+
+
+def _entries(turns: Sequence[Turn]) -> list[Entry]:
+    if isinstance(turns, Turns):
+        return turns.entries
+    return [entry for turn in turns for entry in entries_of(turn)]
 
 
 def _without_tools(entries: list[Entry]) -> list[Entry]:

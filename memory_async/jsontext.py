@@ -97,11 +97,12 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def load_json(text: str) -> Any:
-    """The value of what `dump_json` wrote; `ValueError` or the like for what it did not write."""
+def load_json(text: str | bytes) -> Any:
+    """The value of what `dump_json` wrote, or of its UTF-8; `ValueError` or the like for what it
+    did not write."""
     try:
         return from_json(text, allow_inf_nan=False)
     except (ValueError, TypeError):  # nested deeper than it goes, or no JSON: then it is said why
-        value = _DECODER.decode(text)
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode())
         json.dumps(value, ensure_ascii=False).encode()  # lone surrogates
         return value

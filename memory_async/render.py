@@ -70,9 +70,11 @@ def refuse_rendered(messages: Iterable[Entry]) -> None:
 
 
 def _lines(values: Mapping[str, Any] | None) -> str:
+    if not values:
+        return ""
     lines = []
-    for name in sorted(values or {}):
-        value = (values or {})[name]
+    for name in sorted(values):
+        value = values[name]
         if value is None or value in ([], {}, ""):
             continue
         plain = isinstance(value, str) and "\n" not in value

@@ -16,7 +16,7 @@ import memory_async
 LAYERS = [
     (
         "codec errors forked jsontext keys message passages ranking records "
-        "retry_after searchable shield stored vectors words"
+        "retry_after searchable shield stored turns vectors words"
     ),
     "storage",
     "chat_completions context model profile render settings transcript usage",

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from memory_async import codec
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.errors import (
     ConfigurationError,
     CorruptRecordError,
@@ -34,6 +34,7 @@ from memory_async.records import Record, Session, Turn, UserProfile
 from memory_async.shield import to_the_end
 from memory_async.storage.batch import AppendOp, Batch, prepare
 from memory_async.storage.protocol import Result, Snapshot, Write
+from memory_async.turns import Turns
 
 logger = logging.getLogger("memory_async.storage")
 
@@ -47,7 +48,7 @@ class Applied(NamedTuple):
 
     did: Sequence[bool]
     seq: int = 0
-    known: TurnRow | None = None
+    known: StoredTurn | None = None
 
 
 class Query(NamedTuple):
@@ -79,7 +80,7 @@ class View(NamedTuple):
     """The rows of one `snapshot`."""
 
     session: SessionRow | None
-    turns: Sequence[TurnRow]
+    turns: Iterable[StoredTurn]
     profile: RecordRow | None
 
 
@@ -121,13 +122,13 @@ class Driver(ABC):
     async def _apply(self, batch: Batch) -> Applied: ...
 
     @abstractmethod
-    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None: ...
+    async def _get(self, key: Key) -> SessionRow | RecordRow | StoredTurn | None: ...
 
     @abstractmethod
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]: ...
 
     @abstractmethod
-    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+    async def _history(self, session_id: str, span: Span) -> Iterable[StoredTurn]:
         """Rows in order of seq."""
 
     @abstractmethod
@@ -157,11 +158,13 @@ class Driver(ABC):
         key.check()
         await self.open()
         row = await self._get(key)
-        if isinstance(row, TurnRow):
-            return codec.decode_turn(key.partition.id, row)
+        if row is None:
+            return None
         if isinstance(row, SessionRow):
             return self._decode_session(row)
-        return None if row is None else codec.decode_record(row)
+        if isinstance(row, RecordRow):
+            return codec.decode_record(row)
+        return codec.decode_turn(key.partition.id, row)
 
     async def find(
         self,
@@ -227,7 +230,7 @@ class Driver(ABC):
         rows = await self._history(
             session_id, Span(after or 0, before, count, last is not None, trimmed)
         )
-        return self._decode_turns(session_id, rows)
+        return [*Turns(session_id, rows, self._count_corrupt)]
 
     async def snapshot(
         self,
@@ -247,11 +250,12 @@ class Driver(ABC):
             key.check()
         await self.open()
         view = await self._snapshot(session_id, key, last, since)
-        rows = [] if view.profile is None else [view.profile]
-        found = self._decode_all(rows, codec.decode_record)
+        found: list[Record] = []
+        if view.profile is not None:
+            found = self._decode_all([view.profile], codec.decode_record)
         return Snapshot(
             None if view.session is None else self._decode_session(view.session),
-            self._decode_turns(session_id, view.turns),
+            Turns(session_id, view.turns, self._count_corrupt),
             found[0] if found and isinstance(found[0], UserProfile) else None,
         )
 
@@ -320,15 +324,6 @@ class Driver(ABC):
         return f"{type(self).__name__}(namespace={self.namespace!r})"
 
     # --- reading rows: one that is corrupt never hides the others ---
-
-    def _decode_turns(self, session_id: str, rows: Iterable[TurnRow]) -> list[Turn]:
-        good = []
-        for row in rows:
-            try:
-                good.append(codec.decode_turn(session_id, row))
-            except CorruptRecordError as error:
-                self._count_corrupt(error)
-        return good
 
     def _decode_record(self, row: SessionRow | RecordRow) -> Record:
         return (

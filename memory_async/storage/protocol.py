@@ -149,7 +149,7 @@ class Snapshot(NamedTuple):
     """What a run starts from, read at one moment."""
 
     session: Session | None
-    turns: list[Turn]
+    turns: Sequence[Turn]
     profile: UserProfile | None
 
 

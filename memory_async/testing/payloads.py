@@ -219,7 +219,7 @@ class PayloadConformance(Suite):
         assert view.session is not None
         assert isinstance(found, Item)
         view.session.metadata.clear()
-        view.turns.clear()
+        view.turns[0].messages.clear()
         found.value.clear()
         assert await contents(storage, s) == before
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import asyncpg
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.errors import ConfigurationError, MemoryAsyncError, StorageUnavailableError
 from memory_async.forked import keep
 from memory_async.keys import Key, Partition, from_micros
@@ -206,7 +206,7 @@ class PostgresStorage(SearchDriver):
         rows = await self._fetch(search.SEARCH, *search.search_arguments(self.namespace, wanted))
         return [search.match(wanted.kind, row) for row in rows]
 
-    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
+    async def _get(self, key: Key) -> SessionRow | RecordRow | StoredTurn | None:
         statement = reads.get(self.namespace, key)
         rows = await self._fetch(statement.sql, *statement.given)
         if not rows:
@@ -224,7 +224,7 @@ class PostgresStorage(SearchDriver):
             return [reads.session_row(row) for row in rows]
         return [reads.record_row(row) for row in rows]
 
-    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+    async def _history(self, session_id: str, span: Span) -> Sequence[StoredTurn]:
         statement = reads.history(self.namespace, session_id, span)
         rows = await self._fetch(statement.sql, *statement.given)
         return [reads.turn_row(row) for row in (reversed(rows) if span.newest else rows)]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from asyncpg import Record as Row
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.keys import MAX_KEY_BYTES, Key, Kind
 from memory_async.storage.driver import Query, Span, View
 from memory_async.storage.postgres.writes import HIGHEST
@@ -26,7 +26,7 @@ _JOBS = """LEFT JOIN LATERAL (
     SELECT array_agg(job) AS jobs, array_agg(through::text) AS throughs,
            array_agg(value::text) AS job_values
     FROM memory_async.jobs WHERE session = h.id) j ON true"""
-# In the order of `TurnRow`.
+# In the order of `StoredTurn`.
 _TURN = "t.seq, t.run_id, t.created_at, t.usage::text AS usage, t.payload::text AS payload"
 _RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
        r.updated_at, r.expires_at, r.version, r.payload::text AS payload"""
@@ -189,15 +189,17 @@ def record_row(row: Row, kind: Kind | None = None, id: str = "record_id") -> Rec
     )
 
 
-def turn_row(row: Row) -> TurnRow:
-    return TurnRow._make(row[:5])
+def turn_row(row: Row) -> StoredTurn:
+    turn: StoredTurn = row[:5]
+    return turn
 
 
 def view(rows: Iterable[Row]) -> View:
-    session, profile, turns = None, None, []
+    session, profile = None, None
+    turns: list[StoredTurn] = []
     for row in rows:
         if row["what"] == "t":
-            turns.append(TurnRow._make(row[1:6]))
+            turns.append(row[1:6])
         elif row["what"] == "s":
             session = session_row(row, "id", "seq")
         else:

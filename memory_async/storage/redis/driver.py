@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.errors import (
     ConfigurationError,
     StorageError,
@@ -248,7 +248,7 @@ class RedisStorage(Driver):
         with refusals(self._where):
             return await wire.run(script, keys, arguments, again=True)
 
-    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
+    async def _get(self, key: Key) -> SessionRow | RecordRow | StoredTurn | None:
         _, index = self._opened()
         if key.kind == "turn":
             parts = self._keys.partition(str(key.partition))
@@ -262,7 +262,7 @@ class RedisStorage(Driver):
         with refusals(self._where):
             return await index.find(query)
 
-    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+    async def _history(self, session_id: str, span: Span) -> Iterable[StoredTurn]:
         if (span.newest or span.limit is None) and span[:2] == (0, None) and not span.trimmed:
             return (await self._snapshot(session_id, None, span.limit, None)).turns
         keys = self._keys.partition(f"session/{session_id}")[:3]

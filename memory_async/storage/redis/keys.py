@@ -15,7 +15,7 @@ from memory_async.codec import RecordRow, SessionRow
 from memory_async.keys import Key, Kind, Partition
 
 # header, turns, heads of turns, runs; metas and payloads of records; their index
-PARTS = b"sthrmpi"
+PARTS = (b"s", b"t", b"h", b"r", b"m", b"p", b"i")
 BUCKETS = 16
 EPOCH = 10**17  # added, so that times before 1970 order too
 
@@ -103,7 +103,7 @@ class Keys:
     def partition(self, partition: str) -> list[bytes]:
         """The seven keys of a partition, in the order of `PARTS`."""
         tag = f"{self._prefix}:{{{self._namespace}/{partition.translate(_ESCAPED)}}}:".encode()
-        return [tag + PARTS[i : i + 1] for i in range(len(PARTS))]
+        return [tag + part for part in PARTS]
 
     def index(self, kind: Kind, family: str) -> bytes:
         """The index of the namespace: one key, on a cluster spread over slots."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import redis.exceptions as theirs
 
@@ -48,28 +47,29 @@ _WRONG = {
 _RIGHTS = ("NoPermissionError", "NOPERM", "ACL failure", "can't run this command", "permissions to")
 
 
+_THEIRS = (theirs.RedisError, theirs.RedisClusterException, OSError, RuntimeError)
+
+
 class CannotConnect(Exception):  # noqa: N818 - only ever seen here
     """No connection, so nothing was sent; the cause says why."""
 
 
-@contextmanager
-def refusals(where: str) -> Iterator[None]:
+class refusals:  # noqa: N801 - as `contextlib.suppress`: each call has one, and it costs nothing
     """Exceptions of redis-py as ours, with what they were as ``__cause__``."""
-    try:
-        yield
-    except MemoryAsyncError:
-        raise
-    except CannotConnect as error:
-        cause = error.__cause__
-        assert cause is not None  # noqa: S101 - raised with one
-        raise _mapped(cause, where) from cause
-    except (
-        theirs.RedisError,
-        theirs.RedisClusterException,
-        OSError,
-        RuntimeError,
-    ) as error:
-        raise _mapped(error, where) from error
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, CannotConnect):
+            error = error.__cause__
+            assert error is not None  # noqa: S101 - raised with one
+        elif isinstance(error, MemoryAsyncError) or not isinstance(error, _THEIRS):
+            return
+        raise _mapped(error, self._where) from error
 
 
 def _mapped(error: BaseException, where: str) -> MemoryAsyncError:

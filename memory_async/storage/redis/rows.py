@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TypeAlias
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.errors import PayloadError
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import AdvanceOp, AppendOp, Op, PutOp, PutSessionOp
@@ -113,31 +113,36 @@ def session_row(
         text(fields.get(b"p", b"")),
         int(last),
         int(trimmed),
-        {
-            job: (int(through), None if value is None else text(value))
-            for job, through in zip(jobs[::2], jobs[1::2], strict=True)
-            for value in (fields.get(b"v" + job.encode()),)
-        },
+        _jobs(jobs, fields) if jobs else {},
     )
 
 
-def turn_row(seq: int, packed: bytes) -> TurnRow:
-    return turn_rows(seq, [packed])[0]
+def _jobs(
+    packed: Sequence[str], fields: Mapping[bytes, bytes]
+) -> dict[str, tuple[int, str | None]]:
+    return {
+        job: (int(through), None if value is None else text(value))
+        for job, through in zip(packed[::2], packed[1::2], strict=True)
+        for value in (fields.get(b"v" + job.encode()),)
+    }
 
 
-def turn_rows(first: int, *parts: Sequence[bytes]) -> list[TurnRow]:
+def turn_row(seq: int, packed: bytes) -> StoredTurn:
+    return next(turn_rows(seq, [packed]))
+
+
+def turn_rows(first: int, *parts: Sequence[bytes]) -> Iterator[StoredTurn]:
     """Turns that follow one another, each packed: created_at and run_id, usage, and unless it is
     trimmed its payload, between NULs."""
-    rows = []
     for seq, packed in enumerate(chain(*parts), first):
+        fields = packed.split(b"\0", 2)
         try:
-            head, usage, *payload = packed.decode().split("\0", 2)
-            created_at = int(head[:18]) - EPOCH
-        except ValueError:  # not written by us: the codec will call it corrupt, and skip it
-            head, usage, payload, created_at = "", "", [""], 0
-        body = payload[0] if payload else None
-        rows.append(TurnRow(seq, head[18:], created_at, usage or None, body))
-    return rows
+            head = fields[0].decode()
+            created_at, usage = int(head[:18]) - EPOCH, fields[1] or None
+        except (ValueError, IndexError):  # not written by us: the codec will call it corrupt
+            yield seq, "", 0, None, ""
+        else:
+            yield seq, head[18:], created_at, usage, fields[2] if len(fields) > 2 else None
 
 
 def text(payload: bytes) -> str:

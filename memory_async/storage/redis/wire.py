@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio import ConnectionPool
@@ -22,6 +22,12 @@ from redis.exceptions import (
 from memory_async.storage.redis.refusals import CannotConnect
 from memory_async.storage.redis.rows import Argument
 from memory_async.storage.redis.scripts import Script
+from memory_async.storage.redis.timeouts import Timeouts
+
+try:
+    import hiredis
+except ImportError:  # our extra brings it, but redis-py does without
+    hiredis = None  # type: ignore[assignment]
 
 LANES = 4
 TOGETHER = 64
@@ -70,7 +76,7 @@ class PoolWire:
     ) -> None:
         self._pool = pool
         self._owned = owned
-        self._timeout = timeout
+        self._timeouts = Timeouts(timeout)
         self._connect_timeout = connect_timeout
         self._lanes = max(1, min(LANES, pool.max_connections))
         self._busy = 0
@@ -119,6 +125,7 @@ class PoolWire:
             await asyncio.wait(self._tasks)
         if self._owned:
             await self._pool.disconnect(inuse_connections=True)
+        self._timeouts.close()
 
     async def _once(self, call: Call) -> Any:
         if self._busy >= self._lanes:
@@ -179,8 +186,10 @@ class PoolWire:
 
     async def _exchange(self, calls: Sequence[Call], answers: list[Any]) -> None:
         connection = await self._connection()
+        timeout = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with timeout:
+                self._timeouts.start(timeout)
                 await connection.send_packed_command([call.packed for call in calls])
                 if self._closed:
                     raise ConnectionError("the storage was closed meanwhile")
@@ -193,6 +202,7 @@ class PoolWire:
                 raise ConnectionError("the storage was closed meanwhile") from error
             raise
         finally:
+            self._timeouts.stop(timeout)
             if self._owned:
                 self._idle.append(connection)
             else:
@@ -202,9 +212,9 @@ class PoolWire:
         if self._closed:
             raise ConnectionError("the storage was closed meanwhile")
         try:
+            if self._idle:
+                return await self._checked(self._idle.pop())
             async with asyncio.timeout(self._connect_timeout):
-                if self._idle:
-                    return await self._checked(self._idle.pop())
                 return await self._new()
         except Exception as error:
             if self._closed:  # under the hands of one who was just connecting
@@ -215,7 +225,9 @@ class PoolWire:
 
     async def _checked(self, connection: Any) -> Any:
         try:
-            await self._pool.ensure_connection(connection)  # which connects anew after a restart
+            if not await _is_ready(connection):
+                async with asyncio.timeout(self._connect_timeout):
+                    await self._pool.ensure_connection(connection)  # anew, after a restart
         except BaseException:
             await connection.disconnect(nowait=True)
             self._idle.append(connection)
@@ -253,11 +265,23 @@ async def _answer_to(call: Call, connection: Any) -> Any:
     return answer
 
 
+async def _is_ready(connection: Any) -> bool:
+    """Whether it is connected, with nothing left to read in it, nor its end."""
+    if not connection.is_connected:
+        return False
+    try:
+        # By the name it has since redis-py 8, or the one before.
+        look = getattr(connection, "can_read", None) or connection.can_read_destructive
+        return not await look()
+    except LOST:
+        return False
+
+
 async def _connected(pool: Any) -> Any:
     return await pool.get_connection()
 
 
-def _pack(command: Sequence[Argument]) -> bytes:
+def _pack_in_python(command: Sequence[Argument]) -> bytes:
     parts = [b"*%d\r\n" % len(command)]
     for each in command:
         raw = each if isinstance(each, bytes) else str(each).encode()
@@ -265,4 +289,5 @@ def _pack(command: Sequence[Argument]) -> bytes:
     return b"".join(parts)
 
 
-_MULTI, _EXEC = _pack(["MULTI"]), _pack(["EXEC"])
+_pack: Callable[[Any], bytes] = _pack_in_python if hiredis is None else hiredis.pack_command
+_MULTI, _EXEC = _pack(("MULTI",)), _pack(("EXEC",))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import aiosqlite
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.errors import (
     ConfigurationError,
     MemoryAsyncError,
@@ -131,12 +131,13 @@ class SqliteStorage(SearchDriver):
         with _Errors(self._mapped):
             return list(await self._connections[-1].execute_fetchall(*statement))
 
-    async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
+    async def _get(self, key: Key) -> SessionRow | RecordRow | StoredTurn | None:
         rows = await self._read(reads.get(self.namespace, key, to_micros(utc_now())))
         if not rows:
             return None
         if key.kind == "turn":
-            return TurnRow(*rows[0])
+            turn: StoredTurn = rows[0]
+            return turn
         return reads.session_row(rows[0]) if key.kind == "session" else reads.record_row(rows[0])
 
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
@@ -145,9 +146,9 @@ class SqliteStorage(SearchDriver):
             return [reads.session_row(row) for row in rows]
         return [reads.record_row(row) for row in rows]
 
-    async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
+    async def _history(self, session_id: str, span: Span) -> Sequence[StoredTurn]:
         rows = await self._read(reads.history(self.namespace, session_id, span))
-        return [TurnRow(*row) for row in (reversed(rows) if span.newest else rows)]
+        return rows[::-1] if span.newest else rows
 
     async def _snapshot(
         self, session_id: str, profile: Key | None, last: int | None, since: str | None

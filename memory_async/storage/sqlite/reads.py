@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import RecordRow, SessionRow, StoredTurn
 from memory_async.keys import MAX_KEY_BYTES, Key
 from memory_async.storage.driver import Query, Span, View
 
@@ -19,7 +19,8 @@ _SESSION = f"""s.session_id, s.user_id, s.agent_id, s.keep_turns, s.created_at, 
        s.version, s.payload, s.last_seq, s.trimmed, {_JOBS}"""
 _RECORD = """r.kind, r.partition, r.record_id, r.user_id, r.status, r.tags, r.created_at,
        r.updated_at, r.expires_at, r.version, r.payload"""
-_TURN = "t.id & 0xffffffff, t.run_id, t.created_at, t.usage, t.payload"
+# A payload goes from UTF-8 to JSON's values: no text has to be made of it on the way.
+_TURN = "t.id & 0xffffffff, t.run_id, t.created_at, t.usage, CAST(t.payload AS BLOB)"
 _LIVE = "(r.expires_at IS NULL OR r.expires_at > :now)"
 
 GET_SESSION = f"""
@@ -172,11 +173,12 @@ def record_row(row: Row) -> RecordRow:
     return RecordRow._make((*row[:5], tags, *row[6:]))
 
 
-def view(rows: Iterable[Row]) -> View:
-    session, profile, turns = None, None, []
+def view(rows: Iterable[Any]) -> View:
+    session, profile = None, None
+    turns: list[StoredTurn] = []
     for row in rows:
         if type(row[0]) is int:
-            turns.append(TurnRow._make(row))
+            turns.append(row)
         elif row[1] == "s":
             session = session_row(json.loads(row[0]))
         else:
