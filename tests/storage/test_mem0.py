@@ -23,6 +23,8 @@ from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
 
 
 class OnPlatform(Suite):
+    thorough = False
+
     @pytest.fixture
     def storages(self) -> MakeStorage:
         return mem0.storage

@@ -116,9 +116,6 @@ class Collection:
         """Neighbours of one kind, updates or deletions, travel in one command."""
         return await self._collection.bulk_write(list(statements), ordered=ordered, session=session)
 
-    async def delete(self, where: Mapping[str, Any]) -> None:
-        await self._collection.delete_many(where)
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """A session in a transaction, which is undone unless it is committed."""
