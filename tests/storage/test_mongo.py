@@ -74,11 +74,11 @@ class TestPyMongoWithoutTransactions(
 ):
     """What is written and read in another way there."""
 
-    transactions = False
+    thorough = transactions = False
 
 
 class TestRunsWithoutTransactions(PyMongo, ClaimConformance, CrashConformance):
-    transactions = False
+    thorough = transactions = False
 
 
 # --- everything ---
