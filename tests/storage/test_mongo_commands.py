@@ -126,7 +126,7 @@ CALLS: dict[str, tuple[Call, str, str]] = {
     "end a session": (
         lambda s, n: s.apply(Delete(session_key("s")), Drop(in_session("s"))),
         "find update delete commitTransaction",
-        "find find update delete update",
+        "find find update",
     ),
     "get": (lambda s, n: s.get(session_key("s")), "find", "find"),
     "find": (lambda s, n: s.find("session", user_id="u"), "find", "find find"),
