@@ -211,7 +211,10 @@ class FindConformance(Suite):
             made = Session(session_id=f"s{number:02}", user_id="ann", created_at=at(number // 4))
             first = append(made.session_id, user_id="ann", due=("job",))
             await fresh.apply(Put(made, ABSENT), first)
-        for conditions in ({}, {"user_id": "ann"}, {"lagging": "job"}, {"prefix": "s"}):
+        every: list[dict[str, Any]] = [
+            {"lagging": "job"}, {}, {"user_id": "ann"}, {"prefix": "s"}
+        ]  # fmt: skip
+        for conditions in every if self.thorough else every[:1]:
             seen = []
             async for page in pages(fresh, "session", 3, **conditions):
                 seen += ids(page)
