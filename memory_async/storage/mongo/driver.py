@@ -61,8 +61,8 @@ class MongoStorage(Driver):
     seconds; a client of yours has its own.
 
     With ``ttl`` a session goes so many seconds after its last write: its header by an index of
-    MongoDB's, and with that the turns can no longer be read; what is left is taken away by
-    `sweep`, which `Memory.recover` calls.
+    MongoDB's, and with that its turns and records can no longer be read; what is left of them is
+    taken away by `sweep`, which `Memory.recover` calls.
 
     Batches are transactions where the deployment has them (a replica set, or shards), and go
     through a journal where it has not; ``transactions=False`` says that it has not, for all
