@@ -77,6 +77,7 @@ class TestPostgres(StorageConformance):
         await damage(self.url, key)
 
 
+@pytest.mark.no_cover
 class TestPgbouncer(TestPostgres):
     @pytest.fixture
     def storages(self, server: Postgres, port: int) -> MakeStorage:

@@ -19,7 +19,6 @@ from memory_async import *
 from memory_async import sync
 
 url = sys.argv[1]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs behind a shell ignores it
 
 def says(text):
     return {"role": "user", "content": text}
