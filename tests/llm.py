@@ -103,12 +103,12 @@ class ScriptedLLM(CallLog):
     def fail(self, status: int, *, times: int = 1, body: str = "{}", **headers: str) -> None:
         self.failures += [(status, headers, body)] * times
 
-    def wait_for_calls(self, count: int, timeout: float = 10.0) -> None:
+    def wait_for_calls(self, count: int, timeout: float = 60.0) -> None:
         """Until ``count`` requests have arrived (whether answered or not)."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.calls) >= count, timeout), len(self.calls)
 
-    def wait_until_left(self, timeout: float = 10.0) -> None:
+    def wait_until_left(self, timeout: float = 60.0) -> None:
         """Until no connection is open any more."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: self.connections == 0, timeout), self.connections

@@ -97,7 +97,7 @@ class TestTurn:
         start = Barrier(4)
 
         def look() -> bool:
-            start.wait(10)
+            start.wait(60)
             return all(each.messages == turn.messages for each in many)
 
         with ThreadPoolExecutor(4) as pool:

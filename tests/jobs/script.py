@@ -60,7 +60,7 @@ class Errors(list[tuple[str, str, Exception]]):
         self.append((job, session_id, error))
 
 
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.002)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from memory_async import ConfigurationError, Memory, open_storage
 from memory_async.storage.mem0 import Mem0Storage
 from memory_async.storage.mem0.platform import PAGE, Platform
 from memory_async.storage.mem0.rows import scope_of
-from memory_async.storage.protocol import Storage
-from memory_async.testing.material import append, unique
+from memory_async.storage.protocol import ABSENT, Put, Storage
+from memory_async.testing.material import append, item, unique
 from tests.servers import mem0
 from tests.servers.mem0_app import KEY, Mem0App, Request
 
@@ -188,3 +189,26 @@ async def test_an_own_memory_stays_in_its_process_and_open() -> None:
     child._forked()  # as in a child
     with pytest.raises(ConfigurationError, match="forked"):
         await child.open()
+
+
+async def test_a_deletion_between_two_pages_hides_nothing(
+    served: tuple[Mem0App, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, url = served
+    monkeypatch.setattr("memory_async.storage.mem0.platform.PAGE", 2)
+    where = unique("collection")
+    serve, gone = app._list, list[str]()
+
+    async def serve_pages(request: Request) -> object:
+        if request.query["page"] == "2" and not gone:
+            newest = (await serve(replace(request, query={"page": "1"})))["results"][0]
+            gone.append(newest["id"])
+            await mem0.own().delete(newest["id"])  # which moves up all that follow
+        return await serve(request)
+
+    monkeypatch.setattr(app, "_list", serve_pages)
+    async with Mem0Storage(KEY, base_url=url, namespace=unique("namespace")) as storage:
+        for number in range(6):
+            await storage.apply(Put(item(where, f"{number}"), ABSENT))
+        assert {each.key.id for each in await storage.find("item")} == set("01234")
+    assert gone

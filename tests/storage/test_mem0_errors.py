@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -347,27 +346,6 @@ async def test_a_cancelled_save_is_whole(served: Served, storage: Mem0Storage) -
 
 
 # --- what else may come in between ---
-
-
-async def test_a_deletion_between_two_pages_hides_nothing(
-    served: Served, storage: Mem0Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("memory_async.storage.mem0.platform.PAGE", 2)
-    where = unique("collection")
-    for number in range(6):
-        await storage.apply(Put(item(where, f"{number}"), ABSENT))
-    serve, gone = served.app._list, list[str]()
-
-    async def serve_pages(request: Request) -> object:
-        if request.query["page"] == "2" and not gone:
-            newest = (await serve(replace(request, query={"page": "1"})))["results"][0]
-            gone.append(newest["id"])
-            await mem0.own().delete(newest["id"])  # which moves up all that follow
-        return await serve(request)
-
-    monkeypatch.setattr(served.app, "_list", serve_pages)
-    assert {each.key.id for each in await storage.find("item")} == set("01234")
-    assert gone
 
 
 async def test_a_failed_extraction_is_reported_and_done_later(

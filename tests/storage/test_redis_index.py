@@ -33,7 +33,7 @@ from memory_async.testing.material import (
 )
 from tests.servers.redis import shared, shared_cluster
 
-DEADLINE = 10
+DEADLINE = 60
 
 
 @pytest.fixture

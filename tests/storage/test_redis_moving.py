@@ -19,7 +19,7 @@ from memory_async.storage.redis import RedisStorage
 from memory_async.testing.material import append, ids, put, seqs, texts, unique
 from tests.servers.redis import shared_cluster
 
-DEADLINE = 20
+DEADLINE = 60
 
 
 async def test_slots_move_under_load() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DEADLINE = 10.0  # seconds
+DEADLINE = 60.0  # seconds
 FILES = Path("/proc/self/fd")
 
 
