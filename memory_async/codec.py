@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
-from memory_async.jsontext import dump_json, load_json
+from memory_async.jsontext import dump_json, dump_texts, load_json
 from memory_async.keys import Key, Kind, Partition, check_id, from_micros, to_micros
 from memory_async.records import (
     FIELD_NAMES,
@@ -25,7 +25,15 @@ from memory_async.records import (
     Session,
     Turn,
 )
-from memory_async.stored import Entry, build_messages, dump_messages, load_entries, set_now
+from memory_async.stored import (
+    Entry,
+    build_messages,
+    dump_entries,
+    dump_messages,
+    entries_of,
+    load_entries,
+    set_now,
+)
 
 FORMAT = 1
 MAX_TAGS = 4
@@ -140,6 +148,7 @@ _COLUMNS = {
     "extra",
 }
 _SESSION_PAYLOAD = {"metadata"}
+_NO_METADATA = dump_json({"v": FORMAT, "metadata": {}}, "session")
 _IN_RANGE = to_micros(datetime.max.replace(tzinfo=UTC))
 _NO_TURN: dict[str, Any] = {"v": FORMAT, "messages": []}  # what is left of one that was trimmed
 # What reading a payload that is not ours may raise.
@@ -187,12 +196,15 @@ def _refuse_format(found: object, name: str) -> NoReturn:
 
 def encode_turn(turn: Turn) -> TurnRow:
     check_id("run_id", turn.run_id)
-    data: dict[str, Any] = {"v": FORMAT, "messages": dump_messages(turn.messages)}
+    entries = entries_of(turn)
+    plain = {dict}.issuperset(map(type, entries))
+    data: dict[str, Any] = {"v": FORMAT, "messages": entries if plain else dump_entries(entries)}
     if turn.user_id is not None:
         data["user_id"] = turn.user_id
     usage = None if turn.usage is None else dump_json(turn.usage, "usage")
     created = to_micros(turn.created_at)
-    return TurnRow(turn.seq, turn.run_id, created, usage, dump_json(data, "turn"))
+    dump = dump_texts if plain else dump_json
+    return TurnRow(turn.seq, turn.run_id, created, usage, dump(data, "turn"))
 
 
 _new = object.__new__
@@ -243,7 +255,13 @@ def _check_ids(record: Record) -> None:
 
 
 def encode_session(session: Session) -> SessionRow:
-    _check_ids(session)
+    check_id("session_id", session.session_id)
+    for name, id in (("user_id", session.user_id), ("agent_id", session.agent_id)):
+        if id is not None:
+            check_id(name, id)
+    check_id("version", session.version)
+    # Every append brings a header along, which has none.
+    bare = session.metadata == {} and not session.extra
     return SessionRow(
         session.session_id,
         session.user_id,
@@ -252,7 +270,7 @@ def encode_session(session: Session) -> SessionRow:
         to_micros(session.created_at),
         to_micros(session.updated_at),
         session.version,
-        _payload(session, _SESSION_PAYLOAD),
+        _NO_METADATA if bare else _payload(session, _SESSION_PAYLOAD),
     )
 
 

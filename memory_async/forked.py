@@ -7,22 +7,31 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import ModuleType, TracebackType
-from typing import Protocol
+from importlib import _bootstrap
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
-__all__ = ["Forkable", "Whole", "keep", "watch"]
+__all__ = ["Forkable", "Rest", "SupportsRest", "Whole", "keep", "watch"]
 
 logger = logging.getLogger("memory_async")
 
-IMPORT_SECONDS = 1.0  # a fork waits for imports: bounded, for the one that forks may be importing
+IMPORT_SECONDS = 1.0  # a fork waits for the imports of other threads, which may be whole programs
+REST_SECONDS = 5.0  # and for our own threads, in which somebody's code may block for good
 
 _inherited: list[object] = []
 _making = threading.Lock()
 _wholes: WeakSet[Whole] = WeakSet()
 _watched: WeakSet[Forkable] = WeakSet()
+
+# Of the one that forks:
+_forking = threading.Lock()
 _held: list[threading.Lock] = []
+_rests: list[Rest] = []
+_endless: set[str] = set()  # modules whose import was not waited for to the end
 
 
 def keep(*things: object) -> None:
@@ -43,8 +52,45 @@ class Forkable(Protocol):
         """Called in the child before anything else runs there; no other thread exists."""
 
 
+class Rest:
+    """Where a thread stands while it is forked from another one. So it is in the middle of nothing,
+    and holds no lock of anybody's: a child is left with those of OpenSSL, say, for good."""
+
+    def __init__(self) -> None:
+        self._reached: SimpleQueue[None] = SimpleQueue()
+        self._over: SimpleQueue[None] = SimpleQueue()
+
+    def take(self) -> None:
+        """In that thread: until the fork is over, or too long to be waited for."""
+        self.cancel()
+        with suppress(Empty):
+            self._over.get(timeout=2 * REST_SECONDS)
+
+    def cancel(self) -> None:
+        """Nobody need wait for that thread."""
+        self._reached.put(None)
+
+    def wait(self, timeout: float) -> None:
+        """Until it is reached, for ``timeout`` seconds."""
+        with suppress(Empty):
+            self._reached.get(timeout=timeout)
+
+    def end(self) -> None:
+        self._over.put(None)
+
+
+@runtime_checkable
+class SupportsRest(Protocol):
+    """What has a thread of its own, and is watched."""
+
+    def _rest(self, rest: Rest) -> bool:
+        """Have the thread take it as soon as it can; False when there is nothing to wait for."""
+        ...
+
+
 def watch(thing: Forkable) -> None:
-    """Have ``thing._forked()`` called in every child, as long as it lives."""
+    """Have ``thing._forked()`` called in every child, and `SupportsRest` before, as long as it
+    lives."""
     with _making:
         _watched.add(thing)
 
@@ -73,44 +119,78 @@ class Whole:
 
 
 def _before_fork() -> None:
-    _making.acquire()
-    _held.append(_making)
-    for each in list(_wholes):
-        each._lock.acquire()
-        _held.append(each._lock)
-    # A module that another thread has half imported could never be imported in the child.
+    # In this order: who imports or works may need a loop of ours, and any of them a `Whole`.
     until = time.monotonic() + IMPORT_SECONDS
-    while threading.active_count() > 1 and _importing() and time.monotonic() < until:
+    while (importing := set(_importing())) and time.monotonic() < until:
         time.sleep(0.001)
+    _hold(_forking)
+    _endless.update(importing)
+    with _making:
+        watched = list(_watched)
+    for thing in watched:
+        rest = Rest()
+        if isinstance(thing, SupportsRest) and thing._rest(rest):
+            _rests.append(rest)
+    until = time.monotonic() + REST_SECONDS
+    for rest in _rests:
+        rest.wait(max(0.0, until - time.monotonic()))
+    _hold(_making)
+    for each in list(_wholes):
+        _hold(each._lock)
 
 
-def _importing() -> bool:
-    for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType):
-            # Not as an attribute: that would import a lazy one.
-            spec = object.__getattribute__(module, "__dict__").get("__spec__")
-            if getattr(spec, "_initializing", False):
-                return True
-    return False
+def _hold(lock: threading.Lock) -> None:
+    lock.acquire()
+    _held.append(lock)
 
 
 def _after_fork_in_parent() -> None:
+    _endless.clear()
+    while _rests:
+        _rests.pop().end()
     while _held:
         _held.pop().release()
 
 
 def _after_fork_in_child() -> None:
-    global _making  # noqa: PLW0603
+    global _forking, _making
+    _import_anew()
     for each in list(_wholes):
         each.cut = each._lock.locked() and each._lock not in _held
         each._lock = threading.Lock()
-    _making = threading.Lock()
+    _forking, _making = threading.Lock(), threading.Lock()
+    _rests.clear()
     _held.clear()
     for thing in list(_watched):
         try:
             thing._forked()
         except Exception:
             logger.exception("%r in a forked child", thing)
+
+
+# --- imports: each holds the lock of its module, from finding it to its end ---
+
+
+def _importing() -> Iterator[str]:
+    """The modules that other threads are importing."""
+    for name, reference in _module_locks().copy().items():
+        if getattr(reference(), "owner", None) not in (None, threading.get_ident()):
+            yield name
+
+
+def _import_anew() -> None:
+    """In a child: nobody ends the imports of the other threads. Their modules could never be
+    imported here, for the locks. Those that had just begun (the others were waited for) are."""
+    for name in list(_importing()):
+        if name not in _endless:
+            sys.modules.pop(name, None)
+        _module_locks().pop(name, None)
+    getattr(_bootstrap, "_blocking_on", {}).clear()
+    _endless.clear()
+
+
+def _module_locks() -> dict[str, Callable[[], object]]:
+    return getattr(_bootstrap, "_module_locks", {})
 
 
 if hasattr(os, "register_at_fork"):

@@ -47,4 +47,5 @@ class SearchJob:
 
 async def _index(storage: SupportsSearch, turn: Turn) -> None:
     texts, labels = zip(*said(turn), strict=True) if turn.messages else ((), ())
-    await storage.index(turn.key, texts, [str(label) for label in labels])
+    said_by = [str(label) for label in labels]
+    await storage.index(turn.key, texts, said_by, created_at=turn.created_at)

@@ -28,6 +28,10 @@ MAX_CONFLICTS = 20
 MAX_CURSORS = 10_000
 CANCEL_GRACE = 1.0  # seconds a cancelled job has to end
 
+# What is wanted of a job, the more the higher: the turns that are due; also those that it would
+# still wait for; and all that by this process, even if there is a queue.
+DUE, REST, HERE = range(3)
+
 OnJobError: TypeAlias = Callable[[str, str, Exception], Awaitable[None] | None]
 """Called with (job, session_id, error) when a job has failed; sync or async."""
 
@@ -47,7 +51,8 @@ class Job(Protocol):
 
 
 class JobQueue(Protocol):
-    """An existing task queue, to run jobs elsewhere: its worker calls `Jobs.run`."""
+    """An existing task queue, to run jobs elsewhere: its worker calls `Jobs.run`. What it loses is
+    done when the job is due again, or by `recover`."""
 
     async def submit(self, job: str, session_id: str) -> None: ...
 
@@ -82,9 +87,9 @@ class Jobs:
         self._loop = loop
         self._slots = asyncio.Semaphore(self._concurrency)
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._wanted: dict[tuple[str, str], bool] = {}  # to be run, with rests or not
+        self._wanted: dict[tuple[str, str], int] = {}
         self._behind: dict[tuple[str, str], int] = {}
-        self._cursors: dict[tuple[str, str], int] = {}  # as far as is known here
+        self._cursors: dict[tuple[str, str], int] = {}  # taken or handed over, as is known here
         self._idle: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self.running = self.done = self.failed = 0
 
@@ -108,7 +113,7 @@ class Jobs:
                 self._know(key, 0)
             through = self._cursors.get(key)
             if through is None or not 0 < seq - through < job.every:
-                self._start(session_id, name, rest=False)
+                self._start(session_id, name, DUE)
             elif job.idle is not None and not self._closed:
                 self._start_when_idle(key, job.idle)
 
@@ -152,7 +157,7 @@ class Jobs:
         took longer than ``timeout`` seconds; the jobs go on then."""
         self._enter_loop()
         for session_id, name in list(self._behind):
-            self._start(session_id, name, rest=True)
+            self._start(session_id, name, HERE)
         return await self._settle(timeout)
 
     async def recover(self) -> int:
@@ -169,7 +174,7 @@ class Jobs:
             async for session in self._all("session", lagging=name):
                 assert isinstance(session, Session)  # noqa: S101 - what was asked for
                 keys.add((session.session_id, name))
-                self._start(session.session_id, name, rest=True)
+                self._start(session.session_id, name, HERE)
                 while len(self._tasks) >= PAGE:
                     await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
             found += len(keys)
@@ -181,7 +186,7 @@ class Jobs:
         """Wait up to ``timeout`` seconds for what is due, then cancel what is left."""
         self._enter_loop()
         for session_id, name in list(self._idle):
-            self._start(session_id, name, rest=self._queue is None)
+            self._start(session_id, name, REST)
         self._closed = True
         try:
             if not await self._settle(timeout):
@@ -214,14 +219,14 @@ class Jobs:
                 keep(self._loop, self._tasks)  # of the process this one was forked from
             self._begin(loop)
 
-    def _start(self, session_id: str, name: str, *, rest: bool) -> None:
+    def _start(self, session_id: str, name: str, wanted: int) -> None:
         if self._closed:
             return
         key = (session_id, name)
         if (timer := self._idle.pop(key, None)) is not None:
             timer.cancel()
         # One that runs looks again when it is through: twenty turns, one more call.
-        self._wanted[key] = rest or self._wanted.get(key, False)
+        self._wanted[key] = max(wanted, self._wanted.get(key, DUE))
         if key not in self._tasks:
             task = asyncio.create_task(self._work(key), name=f"{name} of {session_id}")
             self._tasks[key] = task
@@ -230,7 +235,7 @@ class Jobs:
     def _start_when_idle(self, key: tuple[str, str], seconds: float) -> None:
         if (timer := self._idle.pop(key, None)) is not None:
             timer.cancel()
-        start = functools.partial(self._start, *key, rest=self._queue is None)
+        start = functools.partial(self._start, *key, REST)
         self._idle[key] = asyncio.get_running_loop().call_later(seconds, start)
 
     def _know(self, key: tuple[str, str], through: int) -> None:
@@ -253,20 +258,23 @@ class Jobs:
             self._wanted.pop(key, None)
             del self._tasks[key]
 
-    async def _work_once(self, key: tuple[str, str], rest: bool) -> None:
+    async def _work_once(self, key: tuple[str, str], wanted: int) -> None:
         self.running += 1
         try:
-            if self._queue is not None and not rest:
-                await self._hand_over(self._queue, key)
-            else:
-                found = await self.run(key[1], key[0], rest=rest)
-                self.done += found
-                await self._see_to_the_rest(key)
+            await self._take(key, wanted)
+            await self._see_to_the_rest(key)
         except Exception as error:  # noqa: BLE001 - reported
             self.failed += 1
             await self._report(key, error)
         finally:
             self.running -= 1
+
+    async def _take(self, key: tuple[str, str], wanted: int) -> None:
+        if self._queue is not None and wanted < HERE:
+            await self._hand_over(self._queue, key, rest=wanted == REST)
+        else:
+            found = await self.run(key[1], key[0], rest=wanted > DUE)
+            self.done += found  # not before: others end meanwhile
 
     async def _see_to_the_rest(self, key: tuple[str, str]) -> None:
         """Fewer turns than are due were left: taken after a pause, or now when there is none."""
@@ -274,13 +282,27 @@ class Jobs:
         if idle is None or key not in self._behind or key in self._wanted:
             return
         if self._closed:
-            self.done += await self.run(key[1], key[0])
+            await self._take(key, REST)
         else:
             self._start_when_idle(key, idle)
 
-    async def _hand_over(self, queue: JobQueue, key: tuple[str, str]) -> None:
-        turns = self._behind.get(key, 0)
-        await queue.submit(key[1], key[0])
+    async def _hand_over(self, queue: JobQueue, key: tuple[str, str], *, rest: bool) -> None:
+        session_id, name = key
+        session = await self._storage.get(_header(session_id))
+        if not isinstance(session, Session) or name not in session.jobs:
+            self._behind.pop(key, None)
+            return
+        through, handed = session.jobs[name].through, self._cursors.get(key, 0)
+        if through < handed <= session.last_seq:  # its worker has not come to that yet
+            through = handed
+        self._know(key, through)
+        self._behind[key] = turns = session.last_seq - through
+        if turns < (1 if rest else self._jobs[name].every):
+            if not turns:
+                del self._behind[key]
+            return
+        await queue.submit(name, session_id)
+        self._know(key, session.last_seq)
         if turns < self._behind.get(key, 0):  # more have come meanwhile
             self._behind[key] -= turns
         else:

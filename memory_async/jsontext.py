@@ -6,11 +6,11 @@ import json
 import math
 from typing import Any, NoReturn
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from memory_async.errors import PayloadError
 
-__all__ = ["MAX_DEPTH", "dump_json", "load_json"]
+__all__ = ["MAX_DEPTH", "dump_json", "dump_texts", "load_json"]
 
 MAX_DEPTH = 200
 
@@ -76,6 +76,15 @@ def dump_json(value: Any, what: str) -> str:
     except ValueError as error:  # an int of more digits than Python converts
         raise PayloadError(f"{what}: {error}") from None
     return text
+
+
+def dump_texts(value: Any, what: str) -> str:
+    """`dump_json` of what is made of nothing but texts and numbers known to be fit, in a tenth of
+    the time."""
+    try:
+        return to_json(value).decode()
+    except ValueError:  # a lone surrogate
+        return dump_json(value, what)
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

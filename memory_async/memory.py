@@ -17,7 +17,7 @@ from memory_async.forget import delete_session, forget_user
 from memory_async.jobs import JobQueue, Jobs, OnJobError
 from memory_async.keys import Key, check_id, new_run_id, new_version, utc_now
 from memory_async.learning import job_names, make_jobs
-from memory_async.message import MessagesLike, parse_messages
+from memory_async.message import MessagesLike
 from memory_async.model import ModelLike
 from memory_async.records import Session, Turn
 from memory_async.render import refuse_rendered
@@ -33,6 +33,7 @@ from memory_async.storage.protocol import (
     Write,
 )
 from memory_async.storage.url import open_storage
+from memory_async.stored import parse_entries
 from memory_async.usage import parse_usage
 from memory_async.vectors import Embed
 from memory_async.view import INHERIT, Inherit, ProfileT, Shared, given_or_new_id, logger
@@ -166,12 +167,12 @@ class Memory(Runs[ProfileT]):
         or was rendered by memory itself; `ConflictError` when the run is open as a checkpoint.
         """
         storage, settings = self._use(), self._settings
-        said = parse_messages(messages)
+        said = parse_entries(messages)
         refuse_rendered(said)
-        turn = Turn(
+        turn = Turn.of_entries(
+            said,
             session_id=self.session_id,
             user_id=self.user_id,
-            messages=said,
             usage=parse_usage(usage),
             run_id=new_run_id() if run_id is None else check_id("run_id", run_id),
         )
@@ -184,7 +185,8 @@ class Memory(Runs[ProfileT]):
             writes.append(Expect(Key("checkpoint", turn.key.partition, run_id), ABSENT))
         [result, *_] = await storage.apply(*writes)
         assert result.turn is not None  # noqa: S101 - an Append always has one
-        self._shared.jobs.wake(self.session_id, due, result.turn.seq)
+        if due:
+            self._shared.jobs.wake(self.session_id, due, result.turn.seq)
         logger.debug("saved turn %d of session %r", result.turn.seq, self.session_id)
         return result.turn
 

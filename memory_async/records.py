@@ -5,7 +5,7 @@ Their addresses are in `memory_async.keys`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -74,21 +74,54 @@ class Turn(PutOff):
     created_at: datetime = field(default_factory=utc_now)
     seq: int = 0
 
-    def _fill(
-        self,
+    @classmethod
+    def of_entries(
+        cls,
         entries: list[Entry],
+        *,
         session_id: str,
         user_id: str | None,
         usage: dict[str, Any] | None,
-        row: tuple[Any, ...],  # seq, run_id, created_at in µs, ...
-    ) -> None:
-        set_now(self, "session_id", session_id)
+        run_id: str,
+        seq: int = 0,
+        created_at: datetime | None = None,
+    ) -> Turn:
+        """A new turn whose messages are put off."""
+        turn = object.__new__(cls)
+        set_now(turn, "session_id", session_id)
+        set_now(turn, "user_id", user_id)
+        set_now(turn, "usage", usage)
+        set_now(turn, "run_id", run_id)
+        set_now(turn, "created_at", created_at or utc_now())
+        set_now(turn, "seq", seq)
+        set_now(turn, "_later", (entries,))
+        return turn
+
+    def numbered(self, seq: int) -> Turn:
+        """This turn under ``seq``, as the log has it; what is put off stays so."""
+        later = self._later
+        if later is None or later[1:]:  # nothing is put off, or all of a stored turn
+            return replace(self, seq=seq)
+        return Turn.of_entries(
+            later[0],
+            session_id=self.session_id,
+            user_id=self.user_id,
+            usage=self.usage,
+            run_id=self.run_id,
+            seq=seq,
+            created_at=self.created_at,
+        )
+
+    def _fill(self, entries: list[Entry], *stored: Any) -> None:
         set_now(self, "messages", build_messages(entries))
-        set_now(self, "run_id", row[1])
-        set_now(self, "user_id", user_id)
-        set_now(self, "usage", usage)
-        set_now(self, "created_at", from_micros(row[2]))
-        set_now(self, "seq", row[0])
+        if stored:
+            session_id, user_id, usage, (seq, run_id, micros, *_) = stored
+            set_now(self, "session_id", session_id)
+            set_now(self, "run_id", run_id)
+            set_now(self, "user_id", user_id)
+            set_now(self, "usage", usage)
+            set_now(self, "created_at", from_micros(micros))
+            set_now(self, "seq", seq)
 
     @property
     def key(self) -> Key:

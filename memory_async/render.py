@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from memory_async.errors import PayloadError
-from memory_async.message import Message
+from memory_async.stored import Entry
 
 __all__ = ["refuse_rendered", "render"]
 
@@ -56,11 +56,15 @@ def render(
     )
 
 
-def refuse_rendered(messages: Iterable[Message]) -> None:
+def refuse_rendered(messages: Iterable[Entry]) -> None:
     """`PayloadError` for a system message that holds a rendered block: what was loaded is being
     saved back, which would feed memory to itself. Other roles may quote the same words."""
-    for message in messages:
-        if message.role in ("system", "developer") and _BLOCK.search(message.text):
+    for each in messages:
+        if isinstance(each, dict):
+            role, text = each["role"], each["content"]
+        else:
+            role, text = each.role, each.text
+        if role in ("system", "developer") and _BLOCK.search(text):
             raise PayloadError(
                 "this system message holds instructions that memory itself rendered: save only "
                 "what is new in this turn (the user's messages and the answers)"

@@ -8,7 +8,7 @@ from typing import Any
 from memory_async.checkpoints import check_status, decide, decisions_of, find_run
 from memory_async.claim import Claim
 from memory_async.errors import ConflictError, DecisionMissingError, RunAlreadyCompletedError
-from memory_async.keys import Partition, check_id, new_run_id
+from memory_async.keys import Partition, check_id, new_run_id, utc_now
 from memory_async.learning import job_names
 from memory_async.message import Message, MessagesLike, parse_messages
 from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
@@ -168,7 +168,10 @@ class Runs(View[ProfileT]):
         return stored
 
     def _new_header(self) -> Session:
+        now = utc_now()
         return Session(
+            created_at=now,
+            updated_at=now,
             session_id=self.session_id,
             user_id=self.user_id,
             agent_id=self._settings.agent_id,

@@ -14,15 +14,17 @@ from pydantic import TypeAdapter
 
 from memory_async.errors import PayloadError
 from memory_async.keys import from_micros, to_micros
-from memory_async.message import Message
+from memory_async.message import Message, parse_messages
 
 __all__ = [
     "Entry",
     "PutOff",
     "build_messages",
+    "dump_entries",
     "dump_messages",
     "entries_of",
     "load_entries",
+    "parse_entries",
     "set_now",
 ]
 
@@ -32,6 +34,7 @@ Plain: TypeAlias = dict[str, Any]
 Entry: TypeAlias = "Message | Plain"
 
 _FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name")
+_PLAIN = ["role", "content"]
 _SPEAKERS = ("user", "assistant", "system", "developer")  # whose plain messages have no tools' part
 set_now = object.__setattr__  # past `frozen`, in what is just being made
 
@@ -112,8 +115,29 @@ def _load_message(data: dict[str, Any]) -> Message:
     return Message(**known)
 
 
+def parse_entries(given: object) -> list[Entry]:
+    """As `parse_messages`, which takes and refuses the same; what is plain stays so."""
+    several = [given] if type(given) is dict else given
+    if type(several) is list and several:
+        return [_parse_plain(each) or Message.parse(each) for each in several]
+    return [*parse_messages(given)]
+
+
+def _parse_plain(given: Any) -> Plain | None:
+    """A copy of a chat dict that is plain, in the order a `Message` gives it back."""
+    if type(given) is dict and [*given] == _PLAIN:
+        role, content = given.values()
+        if type(role) is str and role in _SPEAKERS and type(content) is str:
+            return {"role": role, "content": content}
+    return None
+
+
 def dump_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return [_dump_message(message) for message in messages]
+
+
+def dump_entries(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    return [each if isinstance(each, dict) else _dump_message(each) for each in entries]
 
 
 def _dump_message(message: Message) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, asdict, replace
 from datetime import UTC, datetime
@@ -14,8 +16,9 @@ from typing import Any
 import pytest
 
 from memory_async import Context, InMemoryStorage, Memory, Message, Turn, codec, stored
-from memory_async.errors import CorruptRecordError
+from memory_async.errors import CorruptRecordError, PayloadError
 from memory_async.jsontext import MAX_DEPTH
+from memory_async.message import parse_messages
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 10, tzinfo=UTC)
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -74,6 +77,7 @@ class TestTurn:
     def test_it_can_be_replaced_copied_and_pickled(self, said: list[dict[str, Any]]) -> None:
         turn = made_of(said)
         assert replace(read(turn), seq=8) == replace(turn, seq=8)
+        assert read(turn).numbered(8) == replace(turn, seq=8)
         assert replace(read(turn), messages=[]) == replace(turn, messages=[])
         for again in (copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))):
             assert again(read(turn)) == turn
@@ -134,6 +138,78 @@ def test_the_deepest_that_is_taken_comes_back() -> None:
     assert read(turn) == turn
     usage = replace(turn, usage={"x": [[[[deep]]]]})
     assert read(usage) == usage
+
+
+class Text(str):
+    __slots__ = ()
+
+
+GIVEN: list[Any] = [
+    *PLAIN,
+    *OTHERS,
+    *SAID.values(),
+    tuple(PLAIN),
+    Message(role="user", content="hi"),
+    [Message(role="user", content="hi"), PLAIN[0]],
+    OrderedDict(PLAIN[0]),
+    {"role": Text("user"), "content": "hi"},
+    {"role": "user", "content": Text("hi")},
+    {"role": "robot", "content": "hi"},
+    {"role": ["user"], "content": "hi"},
+    {"role": "user", "content": 1},
+    {"role": "user", "content": None},
+    {"role": "user"},
+    [PLAIN[0], {"role": "user"}],
+    {},
+    "hi",
+    None,
+]
+
+
+class TestSaved:
+    @pytest.mark.parametrize("given", GIVEN, ids=ascii)
+    def test_it_is_taken_or_refused_as_messages_are(self, given: Any) -> None:
+        try:
+            messages = parse_messages(given)
+        except PayloadError as refused:
+            with pytest.raises(PayloadError, match=re.escape(str(refused))):
+                stored.parse_entries(given)
+            return
+        turn = Turn(session_id="s", run_id="r", messages=messages, created_at=NOW)
+        entries = stored.parse_entries(given)
+        saved = Turn.of_entries(
+            entries, session_id="s", run_id="r", user_id=None, usage=None, created_at=NOW
+        )
+        assert codec.encode_turn(saved) == codec.encode_turn(turn)
+        assert saved.numbered(3) == replace(turn, seq=3)
+        assert saved == turn
+        assert saved.numbered(3) == replace(turn, seq=3)
+
+    def test_a_lone_surrogate_is_named(self) -> None:
+        entries = stored.parse_entries({"role": "user", "content": "\ud800"})
+        turn = Turn.of_entries(entries, session_id="s", run_id="r", user_id=None, usage=None)
+        with pytest.raises(PayloadError, match="turn holds a lone surrogate"):
+            codec.encode_turn(turn)
+
+    async def test_what_the_caller_changes_later_is_not_in_the_turn(self) -> None:
+        memory = Memory(InMemoryStorage(), "s", full_session_memory=True)
+        given = copy.deepcopy(PLAIN)
+        turn = await memory.save(given)
+        given[2]["content"] = "changed"
+        assert turn is not None
+        assert [each.to_openai() for each in turn.messages] == PLAIN
+        assert (await memory.turns()) == [turn]
+
+    async def test_plain_messages_are_saved_without_making_objects(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        memory = Memory(InMemoryStorage(), "s", full_session_memory=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(stored, "_MESSAGES", None)
+            patch.setattr(Message, "parse", None)
+            turn = await memory.save(PLAIN)
+        assert turn is not None
+        assert [each.to_openai() for each in turn.messages] == PLAIN
 
 
 class TestContext:

@@ -63,6 +63,7 @@ class IndexOp(NamedTuple):
     key: Key
     texts: tuple[str, ...]
     labels: tuple[str, ...]
+    created_at: int | None
 
 
 Op: TypeAlias = AppendOp | PutOp | PutSessionOp | AdvanceOp | Delete | Expect | Drop | Trim
@@ -84,10 +85,15 @@ def prepare(writes: tuple[Write, ...], max_payload_bytes: int) -> Batch:
     partition = _partition(writes[0])
     if len(writes) > 1:
         _check_together(writes)
-    ops = tuple(_encode(write, max_payload_bytes) for write in writes)
-    append = next((op for op in ops if isinstance(op, AppendOp)), None)
-    turn = next((write.turn for write in writes if isinstance(write, Append)), None)
-    return Batch(partition, ops, append, turn)
+    append, turn = None, None
+    ops: list[Op] = []
+    for write in writes:
+        if isinstance(write, Append):
+            append, turn = _encode_append(write, max_payload_bytes), write.turn
+            ops.append(append)
+        else:
+            ops.append(_encode(write, max_payload_bytes))
+    return Batch(partition, tuple(ops), append, turn)
 
 
 def _check_together(writes: tuple[Write, ...]) -> None:
@@ -158,7 +164,7 @@ def must_delete(op: Delete | Expect, stored: str | None) -> bool:
 def _partition(write: Write) -> Partition:
     match write:
         case Append(session=session):
-            return session.key.partition
+            return Partition("session", session.session_id)
         case Put(record=record):
             return record.key.partition
         case Delete(key=key) | Expect(key=key):
@@ -196,18 +202,18 @@ def _ends_session(write: Write) -> bool:
     return False
 
 
-def _encode(write: Write, limit: int) -> Op:
+def _encode_append(write: Append, limit: int) -> AppendOp:
+    session, turn = write.session, write.turn
+    if turn.session_id != session.session_id or turn.user_id != session.user_id:
+        raise ConfigurationError("the turn and the session of an Append differ in id or user")
+    encoded = codec.encode_turn(turn)
+    _check_size(encoded.payload, limit, "turn")
+    due = () if not write.due else dict.fromkeys(check_id("a job's name", j) for j in write.due)
+    return AppendOp(codec.encode_session(session), encoded, tuple(due))
+
+
+def _encode(write: Put | Advance | Delete | Expect | Drop | Trim, limit: int) -> Op:
     match write:
-        case Append():
-            session, turn = write.session, write.turn
-            if turn.session_id != session.session_id or turn.user_id != session.user_id:
-                raise ConfigurationError(
-                    "the turn and the session of an Append differ in id or user"
-                )
-            encoded = codec.encode_turn(turn)
-            _check_size(encoded.payload, limit, "turn")
-            due = tuple(check_id("a job's name", job) for job in dict.fromkeys(write.due))
-            return AppendOp(codec.encode_session(session), encoded, due)
         case Put(record=Session() as session):
             header = codec.encode_session(session)
             _check_size(header.payload, limit, "session")

@@ -148,7 +148,7 @@ class Driver(ABC):
             known = codec.decode_turn(batch.turn.session_id, done.known)
             turn = replace(known, user_id=batch.turn.user_id)  # trimming took it, with the rest
             return [Result(False, turn if op is batch.append else None) for op in batch.ops]
-        turn = replace(batch.turn, seq=done.seq)
+        turn = batch.turn.numbered(done.seq)
         return [
             Result(did, turn if isinstance(op, AppendOp) else None)
             for did, op in zip(done.did, batch.ops, strict=True)

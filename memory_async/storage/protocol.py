@@ -285,11 +285,19 @@ class SupportsSearch(Protocol):
     found from that very write on.
     """
 
-    async def index(self, key: Key, text: str | Sequence[str], labels: Sequence[str] = ()) -> None:
+    async def index(
+        self,
+        key: Key,
+        text: str | Sequence[str],
+        labels: Sequence[str] = (),
+        *,
+        created_at: datetime | None = None,
+    ) -> None:
         """Make what is stored at ``key`` findable by ``text``, or by each of several (an empty one
         only keeps its place); they replace what it was indexed by before. ``labels``, one for each,
         come back with them and are not searched. Nothing happens when it is not (or no longer)
-        there. An owner is not given: it is the stored one. Safe to repeat."""
+        there, or is another than the one of ``created_at`` (its session was deleted and began
+        anew). An owner is not given: it is the stored one. Safe to repeat."""
 
     async def search(
         self,

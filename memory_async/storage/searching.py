@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from memory_async.errors import ConfigurationError, PayloadError
-from memory_async.keys import MAX_KEY_BYTES, Key, Kind, Partition, check_id
+from memory_async.keys import MAX_KEY_BYTES, Key, Kind, Partition, check_id, to_micros
 from memory_async.storage.batch import IndexOp
 from memory_async.storage.driver import Driver, check_counts
 from memory_async.storage.protocol import Match
@@ -44,7 +45,14 @@ class SearchDriver(Driver):
     @abstractmethod
     async def _search(self, wanted: Wanted) -> list[Match]: ...
 
-    async def index(self, key: Key, text: str | Sequence[str], labels: Sequence[str] = ()) -> None:
+    async def index(
+        self,
+        key: Key,
+        text: str | Sequence[str],
+        labels: Sequence[str] = (),
+        *,
+        created_at: datetime | None = None,
+    ) -> None:
         key.check()
         if key.kind == "session":
             raise ConfigurationError(f"a session is found by its turns: {key}")
@@ -56,8 +64,9 @@ class SearchDriver(Driver):
                 each.encode()
             except UnicodeEncodeError:
                 raise PayloadError("a text to index holds a lone surrogate") from None
+        born = None if created_at is None else to_micros(created_at)
         await self.open()
-        await self._index(IndexOp(key, texts, tuple(labels) or ("",) * len(texts)))
+        await self._index(IndexOp(key, texts, tuple(labels) or ("",) * len(texts), born))
 
     async def search(
         self,

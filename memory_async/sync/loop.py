@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Coroutine
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from memory_async.errors import StorageUnavailableError
+from memory_async.forked import REST_SECONDS, Rest
 
 __all__ = ["GRACE", "Call", "Loop"]
 
@@ -121,6 +124,8 @@ class Loop:
         self._ended = Moment()
         self._calls: set[Call[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rests: set[Rest] = set()
+        self._executor = _Executor(thread_name_prefix="memory_async")
 
     @property
     def runs(self) -> bool:
@@ -157,6 +162,14 @@ class Loop:
             return False
         return True
 
+    def rest(self, rest: Rest) -> bool:
+        """Have the thread take it between two things it does. Not when it still has not come to the
+        last one: something blocks it."""
+        if self._loop is None or self.ident == threading.get_ident() or self._rests:
+            return False
+        self._rests.add(rest)
+        return self.soon(self._take, rest)
+
     def stop(self) -> None:
         """In the loop: take no more calls, and end after those under way."""
         self._stopping.set()
@@ -186,7 +199,7 @@ class Loop:
         try:
             with asyncio.Runner() as runner:
                 loop = runner.get_loop()
-                loop.set_default_executor(_Executor(thread_name_prefix="memory_async"))
+                loop.set_default_executor(self._executor)
                 serving = loop.create_task(self._until_stopped(loop))
                 while not serving.done():
                     try:
@@ -207,6 +220,9 @@ class Loop:
             while self._calls:  # they came when the loop was just gone
                 with suppress(KeyError):
                     self._calls.pop().refuse()
+            while self._rests:
+                with suppress(KeyError):
+                    self._rests.pop().cancel()
             self._ended.set()
 
     async def _until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -229,18 +245,40 @@ class Loop:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._calls.discard(call))
 
+    def _take(self, rest: Rest) -> None:
+        self._rests.discard(rest)
+        self._executor.end_lookups()
+        rest.take()
+
 
 class _Executor(ThreadPoolExecutor):
     """At exit no thread can be started: what asks for one then (looking up the address of a model's
     host, for the jobs that are waited for) is done in the loop."""
 
+    def __init__(self, thread_name_prefix: str) -> None:
+        super().__init__(thread_name_prefix=thread_name_prefix)
+        self._working: dict[Future[Any], Callable[..., object]] = {}
+
+    def end_lookups(self) -> None:
+        """Wait for the addresses being looked up: libc has locks for that."""
+        working = self._working.copy().items()
+        lookups = [each for each, function in working if function is socket.getaddrinfo]
+        futures.wait(lookups, timeout=REST_SECONDS)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Does not wait for good: some model's call, say, does not come back."""
+        late = futures.wait(list(self._working), timeout=GRACE).not_done if wait else ()
+        super().shutdown(wait and not late, cancel_futures=cancel_futures or bool(late))
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         try:
-            return super().submit(fn, *args, **kwargs)
+            future = super().submit(fn, *args, **kwargs)
         except RuntimeError:
-            future: Future[T] = Future()
+            future = Future()
             try:
                 future.set_result(fn(*args, **kwargs))
             except Exception as error:  # noqa: BLE001 - handed on
                 future.set_exception(error)
-            return future
+        self._working[future] = fn
+        future.add_done_callback(lambda done: self._working.pop(done, None))
+        return future

@@ -20,6 +20,7 @@ from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session
 from memory_async.search import Hit
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
+from memory_async.sync.recall import PlainKnowledge, searched
 from memory_async.sync.run import RunBlock
 from memory_async.sync.storage import Storage
 from memory_async.vectors import Embed
@@ -134,7 +135,7 @@ class Memory(Generic[ProfileT]):
         max_tokens: float | None = None,
         agent_metadata: Mapping[str, Any] | None = None,
         query: str | None = None,
-        knowledge: Knowledge | None = None,
+        knowledge: Knowledge | PlainKnowledge | None = None,
     ) -> Context[ProfileT]:
         return self._portal.call(
             self._memory.load,
@@ -142,7 +143,7 @@ class Memory(Generic[ProfileT]):
             max_tokens=max_tokens,
             agent_metadata=agent_metadata,
             query=query,
-            knowledge=knowledge,
+            knowledge=searched(knowledge, query),
         )
 
     def save(

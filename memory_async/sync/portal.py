@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from memory_async.errors import ConfigurationError, StorageUnavailableError
-from memory_async.forked import keep, watch
+from memory_async.forked import Rest, keep, watch
 from memory_async.sync.loop import GRACE, Call, Loop
 
 __all__ = ["EXIT_SECONDS", "Portal"]
@@ -144,6 +144,10 @@ class Portal:
                 "this call came from the facade's own event loop (a callback, a model?) and would "
                 "wait for itself: use the async API there"
             )
+
+    def _rest(self, rest: Rest) -> bool:
+        loop = self._loop
+        return loop is not None and loop.rest(rest)
 
     def _forked(self) -> None:
         _live.discard(self)

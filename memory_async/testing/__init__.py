@@ -77,6 +77,7 @@ class StorageConformance(
 
     - ``shared = False``: each object has data of its own (a private store in memory).
     - ``one_loop = False``: an object may be used from several event loops.
+    - ``thorough = False``, on a slow server: of many values of a kind only some are tried.
     - ``async def damage(self, storage, key)``: overwrites the payload stored at ``key`` with
       rubbish behind the storage's back; without it the tests of corrupt rows are skipped.
 

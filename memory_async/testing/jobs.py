@@ -183,20 +183,22 @@ class JobConformance(Suite):
             assert (each.usage, each.created_at) == ({"tokens": 7}, turn.created_at)
         assert texts([kept]) == ["2"]
 
-    @pytest.mark.parametrize("through", [None, 0, 2, 3, 4, 5, 99])
-    async def test_a_trim_never_goes_past_the_smallest_cursor(
-        self, storage: Storage, through: int | None
-    ) -> None:
+    async def test_a_trim_never_goes_past_the_smallest_cursor(self, storage: Storage) -> None:
         s = unique("session")
+
+        async def trim() -> None:
+            for through in (None, 0, 2, 3, 4, 5, 99):
+                assert await storage.apply(Trim(s, through)) == [Result(False)], through
+
         await fill(storage, s, 5, due=("a", "b"))
         await storage.apply(Advance(s, "a", 0, 5))
-        assert await storage.apply(Trim(s, through)) == [Result(False)]
+        await trim()
         await storage.apply(Advance(s, "b", 0, 3))  # which trims as far as it may
-        assert await storage.apply(Trim(s, through)) == [Result(False)]
+        await trim()
         assert (await header(storage, s)).trimmed == 3
         assert seqs(await storage.history(s)) == [4, 5]
         await storage.apply(append(s, due=("late",)))
-        assert await storage.apply(Trim(s, through)) == [Result(False)]
+        await trim()
         assert seqs(await storage.history(s)) == [4, 5, 6]
 
     @pytest.mark.parametrize(("through", "trimmed"), [(None, 4), (2, 2), (4, 4), (99, 4), (0, 0)])

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from memory_async.keys import Key, Kind, Partition, new_version
@@ -84,9 +85,9 @@ def changed(record: Record, **kwargs: Any) -> Any:
 
 
 async def put(storage: Storage, *records: Record, when: Condition = ALWAYS) -> None:
-    """Put each record on its own."""
-    for record in records:
-        await storage.apply(Put(record, when))
+    """Put the records: those of a partition that stand together in one batch."""
+    for _, batch in groupby(records, lambda record: record.key.partition):
+        await storage.apply(*[Put(record, when) for record in batch])
 
 
 def seqs(turns: Iterable[Turn]) -> list[int]:

@@ -156,21 +156,18 @@ class RemovalConformance(Suite):
         assert seqs(await storage.history(s)) == [1, 2]
         assert await storage.apply(Drop(where, "item")) == [Result(False)]
 
-    @pytest.mark.parametrize("prefix", [each for each in TRICKY if each] + ["zzz"])
-    async def test_dropping_by_prefix_takes_the_text_literally(
-        self, storage: Storage, prefix: str
-    ) -> None:
-        name = unique()
-        where = Partition("collection", name)
+    async def test_dropping_by_prefix_takes_the_text_literally(self, storage: Storage) -> None:
         stored = [each for each in TRICKY if each]
-        await put(storage, *[item(where, each) for each in stored])
-        other = item(Partition("user", name), prefix)
-        await put(storage, other)
-        gone = [each for each in stored if each.startswith(prefix)]
-        assert await storage.apply(Drop(where, "item", prefix)) == [Result(bool(gone))]
-        rest = set(ids(await storage.find("item", where)))
-        assert rest == set(stored) - set(gone)
-        assert await storage.get(other.key) == other
+        for prefix in [*stored[:: 1 if self.thorough else 4], "zzz"]:
+            name = unique()
+            where = Partition("collection", name)
+            other = item(Partition("user", name), prefix)
+            await put(storage, *[item(where, each) for each in stored], other)
+            gone = [each for each in stored if each.startswith(prefix)]
+            assert await storage.apply(Drop(where, "item", prefix)) == [Result(bool(gone))]
+            rest = set(ids(await storage.find("item", where)))
+            assert rest == set(stored) - set(gone)
+            assert await storage.get(other.key) == other
 
     async def test_an_empty_prefix_takes_all_of_a_kind(self, storage: Storage) -> None:
         where = Partition("collection", unique())

@@ -62,9 +62,9 @@ class CrashConformance(RunSuite):
             else:
                 break
             await self._is_whole(storage, s, user, run_id, dying, full=full)
-            number += 1
+            number += 1 if self.thorough else 4
         assert dying.landed == COMPLETED
-        assert seen == set(range(COMPLETED + after))
+        assert seen == set(range(COMPLETED + after)) or not self.thorough
 
     async def _is_whole(
         self, storage: Storage, s: str, user: str, run_id: str, dying: Dying, *, full: bool

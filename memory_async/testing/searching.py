@@ -188,6 +188,24 @@ class SearchConformance(Suite):
         await engine.index(turn.key, "sailing")
         assert await engine.search("sailing", kind="turn", user_id=ann) == []
 
+    async def test_what_began_anew_is_not_indexed_as_what_it_was(self, engine: Searchable) -> None:
+        ann, s = unique("user"), unique("session")
+        was = await said(engine, s, user_id=ann)
+        await engine.apply(Drop(in_session(s)))
+        turn = await said(engine, s, "rowing", user_id=ann, run_id=was.run_id)
+        assert turn.key == was.key
+        await engine.index(was.key, "sailing", created_at=was.created_at)
+        assert texts(await engine.search("sailing rowing", kind="turn", user_id=ann)) == ["rowing"]
+        await engine.index(turn.key, "sailing", created_at=turn.created_at)
+        assert texts(await engine.search("sailing rowing", kind="turn", user_id=ann)) == ["sailing"]
+        base = Partition("knowledge", unique("base"))
+        there = chunk(base, 0, "rowing")
+        await engine.apply(Put(there, ABSENT))
+        await engine.index(there.key, "sailing", created_at=was.created_at)
+        assert texts(await engine.search("sailing rowing", kind="chunk", partition=base)) == [
+            "rowing"
+        ]
+
     async def test_deleted_and_dropped_is_no_longer_found(self, engine: Searchable) -> None:
         ann = unique("user")
         deleted, dropped, kept = (unique("session") for _ in range(3))

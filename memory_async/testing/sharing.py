@@ -119,7 +119,7 @@ class SharingConformance(Suite):
     @two_objects
     @promises("compare-and-set")
     async def test_of_both_putting_one_wins(self, two: Two) -> None:
-        for _ in range(10):
+        for _ in range(10 if self.thorough else 3):
             record = item(unique(), "a")
             for when in (ABSENT, record.version):
                 rivals = [changed(record, version=f"{n} of {when}") for n in range(6)]
@@ -135,7 +135,7 @@ class SharingConformance(Suite):
     @two_objects
     @promises("compare-and-set")
     async def test_of_both_claiming_a_run_one_wins(self, two: Two) -> None:
-        for _ in range(10):
+        for _ in range(10 if self.thorough else 3):
             s, run = unique("session"), unique("run")
             paused = Checkpoint(session_id=s, run_id=run, status="paused")
             await put(two.one, paused)
@@ -156,7 +156,7 @@ class SharingConformance(Suite):
     @two_objects
     @promises("compare-and-set")
     async def test_of_both_advancing_one_wins(self, two: Two) -> None:
-        for _ in range(10):
+        for _ in range(10 if self.thorough else 3):
             s = unique("session")
             await fill(two.one, s, 2, due=("job",))
             answers = await asyncio.gather(
@@ -169,7 +169,7 @@ class SharingConformance(Suite):
     @two_objects
     @promises("compare-and-set", "transactions")
     async def test_finishing_and_deciding_at_once_is_never_both(self, two: Two) -> None:
-        for number in range(10):
+        for number in range(10 if self.thorough else 4):
             s, run = unique("session"), unique("run")
             running = Checkpoint(session_id=s, run_id=run)
             await put(two.one, running)

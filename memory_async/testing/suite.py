@@ -60,6 +60,9 @@ class Suite:
     one_loop: ClassVar[bool] = True
     """False: the storage may be used from several event loops (as a synchronous facade may)."""
 
+    thorough: ClassVar[bool] = True
+    """False, for a slow server: of what is tested with many values of a kind, with a few only."""
+
     @pytest.fixture
     def storages(self) -> MakeStorage:
         """To be overridden: a function ``make(namespace="default")`` that returns a new storage."""

@@ -157,6 +157,41 @@ async def test_jobs_go_to_an_existing_queue(make: Make, script: Script, storage:
         await worker.jobs.run("no such job", "s1")
 
 
+async def test_a_queue_is_handed_only_what_is_due(make: Make, script: Script) -> None:
+    """A worker takes all there is when it comes, and is asked again `summary_every` turns later."""
+    queue = Queue()
+    memory, worker = (
+        make(summary_memory=True, summary_every=3, job_queue=queue_) for queue_ in (queue, None)
+    )
+    submitted, lag = [], []
+    for number in range(1, 13):
+        await memory.save(says(str(number)))
+        await until(lambda: memory.jobs.queued + memory.jobs.running == 0)
+        submitted.append(len(queue.submitted))
+        lag.append(memory.jobs.lag)
+        if number in (4, 12):
+            for message in queue.submitted:
+                await worker.jobs.run(*message)
+    #                   1  2  3  4  5  6  7  8  9 10 11 12
+    assert submitted == [0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert lag == [1, 2, 0, 1, 2, 2, 0, 1, 2, 0, 1, 2]
+    assert len(script.calls) == 2
+    assert await memory.drain(10)
+    assert len(script.calls) == 2, "the worker took them"
+
+
+async def test_a_queue_is_handed_rests_after_a_pause(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_async.indexing.SearchJob.idle", 0.05)
+    queue = Queue()
+    memory = make(search_memory=True, job_queue=queue)
+    await memory.save(says("Hi"))
+    await until(lambda: queue.submitted == [("search", "s1")])
+    await until(lambda: memory.jobs.lag == 0)
+    assert await make("unused", search_memory=True).jobs.run(*queue.submitted[0])
+
+
 async def test_what_a_worker_fails_at_is_its_own(make: Make, script: Script) -> None:
     """So that the queue can try again as it sees fit."""
     queue = Queue()

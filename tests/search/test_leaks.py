@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("Stemmer")
 
-from memory_async import InMemoryStorage, JSONStorage, Memory, SqliteStorage, Storage
+from memory_async import (
+    ConflictError,
+    InMemoryStorage,
+    JSONStorage,
+    Memory,
+    SqliteStorage,
+    Storage,
+)
+from memory_async.indexing import SearchJob
 from memory_async.testing.material import unique
 from tests.servers.postgres import postgres
 
@@ -143,3 +152,20 @@ async def test_nobody_finds_what_others_said(make: Make, world: list[Said], quer
             mine = f"{' '.join(each.words)} secret{number}x" in reach
             assert mine or f"secret{number}x" not in instructions
         await memory.close()
+
+
+async def test_a_late_step_tells_nothing_to_who_began_anew(make: Make) -> None:
+    session_id, ann, bob = unique("session"), unique("user"), unique("user")
+    was = Memory(make("n0"), session_id, ann, search_memory=True)
+    await was.save({"role": "user", "content": "the secret harbour"}, run_id="first")
+    session, turns = await was.session(), await was.turns()
+    assert session is not None
+    assert await was.delete_session()
+    memory = Memory(make("n0"), session_id, bob, search_memory=True)
+    await memory.save({"role": "user", "content": "the boat"}, run_id="first")
+    assert await memory.drain()
+    with suppress(ConflictError):  # it was about to move on in a session that is gone
+        await SearchJob().step(make("n0"), session, turns)
+    assert {hit.text for hit in await memory.search("boat secret harbour")} <= {"the boat"}
+    await memory.close()
+    await was.close()

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from memory_async.testing import MakeStorage
 from memory_async.testing.material import unique
 from tests.servers import need
 
-DEADLINE = 20  # seconds to start; it takes half of one
+DEADLINE = 60  # seconds to start; it takes half of one, where nothing else runs
 
 
 def free_port() -> int:
@@ -143,12 +144,18 @@ def storages(*, transactions: bool = True, client: Any = None, **options: Any) -
     return make
 
 
+@contextmanager
+def documents(storage: Storage, *, transactions: bool = False) -> Iterator[Any]:
+    """The collection, by a plain client: to look behind the storage's back."""
+    assert isinstance(storage, MongoStorage)
+    with pymongo.MongoClient[dict[str, Any]](url_of(transactions=transactions)) as client:
+        yield client[str(storage._database)]["memory_async"]
+
+
 def damage(storage: Storage, key: Key, *, transactions: bool = True) -> None:
     """Overwrite the stored payload at ``key`` with rubbish."""
-    assert isinstance(storage, MongoStorage)
     names = Names(storage.namespace)
     id = names.turn(str(key.partition), key.id) if key.kind == "turn" else names.record(key)
     change = {"metadata": "{}"} if key.kind == "session" else {"payload": "[]"}
-    with pymongo.MongoClient[dict[str, Any]](url_of(transactions=transactions)) as client:
-        collection = client[str(storage._database)]["memory_async"]
+    with documents(storage, transactions=transactions) as collection:
         assert collection.update_one({"_id": id}, {"$set": change}).matched_count == 1

@@ -11,12 +11,8 @@ from memory_async.storage.mem0.rows import key_of
 from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage, RunConformance, StorageConformance
 from memory_async.testing.corruption import CorruptionConformance
-from memory_async.testing.expect import ExpectConformance
-from memory_async.testing.jobs import JobConformance
 from memory_async.testing.log import LogConformance
-from memory_async.testing.records import RecordConformance
 from memory_async.testing.removing import RemovalConformance
-from memory_async.testing.sharing import SharingConformance
 from memory_async.testing.suite import Suite
 from tests.servers import mem0
 from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade
@@ -34,24 +30,30 @@ class OnPlatform(Suite):
 class TestMem0(OnPlatform, StorageConformance):
     """Over HTTP."""
 
+    thorough = False
 
-class TestOwnMemory(
-    LogConformance,
-    JobConformance,
-    RecordConformance,
-    RemovalConformance,
-    ExpectConformance,
-    SharingConformance,
-    CorruptionConformance,
-):
-    """A caller's own ``AsyncMemory``: what asks for other calls of Mem0's."""
 
+class OnOwnMemory(Suite):
     @pytest.fixture
     def storages(self) -> MakeStorage:
         return mem0.own_storage
 
     async def damage(self, storage: Storage, key: Key) -> None:
         mem0.damage(key_of(key), "own")
+
+
+class TestOwnMemory(OnOwnMemory, LogConformance, RemovalConformance, CorruptionConformance):
+    """A caller's own ``AsyncMemory``: what asks for other calls of Mem0's."""
+
+    thorough = False
+
+
+@pytest.mark.slow
+class TestAllOnMem0(OnPlatform, StorageConformance): ...
+
+
+@pytest.mark.slow
+class TestAllOnOwnMemory(OnOwnMemory, StorageConformance): ...
 
 
 @pytest.mark.slow

@@ -106,23 +106,26 @@ async def test_requests_are_those_of_mem0_s_own_client(
 
 
 @pytest.mark.parametrize("make", [mem0.storage, mem0.own_storage])
-async def test_a_session_of_250_turns_is_whole_and_in_order(
-    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [25, pytest.param(250, marks=pytest.mark.slow)])
+async def test_a_session_of_several_pages_is_whole_and_in_order(
+    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr("memory_async.storage.mem0.platform.PAGE", 100)  # so there are three
+    monkeypatch.setattr("memory_async.storage.mem0.platform.PAGE", count * 2 // 5)
     async with make(namespace=unique("namespace")) as storage:
         memory = Memory(storage, "s", "ada", full_session_memory=True)
-        for number in range(250):
+        for number in range(count):
             await memory.save({"role": "user", "content": f"message {number}"})
         turns = await memory.turns()
-        assert [turn.seq for turn in turns] == list(range(1, 251))
-        assert [turn.messages[0].text for turn in turns] == [f"message {n}" for n in range(250)]
+        assert [turn.seq for turn in turns] == list(range(1, count + 1))
+        assert [turn.messages[0].text for turn in turns] == [f"message {n}" for n in range(count)]
         context = await memory.load(last=3)
-        assert [each.text for each in context.messages] == [f"message {n}" for n in (247, 248, 249)]
+        last = range(count - 3, count)
+        assert [each.text for each in context.messages] == [f"message {n}" for n in last]
 
 
-@pytest.mark.parametrize("sessions", [1, 100])
-async def test_a_hundred_saves_at_once_lose_nothing(sessions: int) -> None:
+@pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sessions", [1, 25])
+async def test_many_saves_at_once_lose_nothing(sessions: int, count: int) -> None:
     """From two objects, as in two processes: of one session some may share a seq."""
     namespace = unique("namespace")
     async with (
@@ -135,7 +138,7 @@ async def test_a_hundred_saves_at_once_lose_nothing(sessions: int) -> None:
                 memories[n % 2]
                 .bind(session_id=f"s{n % sessions}", user_id="ada")
                 .save({"role": "user", "content": f"{n}"})
-                for n in range(100)
+                for n in range(count)
             )
         )
         found = [
@@ -143,7 +146,7 @@ async def test_a_hundred_saves_at_once_lose_nothing(sessions: int) -> None:
             for n in range(sessions)
             for turn in await memories[1].bind(session_id=f"s{n}", user_id="ada").turns()
         ]
-        assert sorted(int(turn.messages[0].text) for turn in found) == list(range(100))
+        assert sorted(int(turn.messages[0].text) for turn in found) == list(range(count))
         assert {turn.run_id for turn in found} == {turn.run_id for turn in saved if turn}
         places = [(turn.seq, turn.created_at, turn.run_id) for turn in found]
         assert sessions > 1 or places == sorted(places)

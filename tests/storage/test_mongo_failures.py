@@ -22,6 +22,7 @@ from pymongo import AsyncMongoClient
 from memory_async import Memory, SupportsSweep, SupportsTTL
 from memory_async.errors import (
     ConfigurationError,
+    ConflictError,
     MemoryAsyncError,
     PayloadError,
     StorageUnavailableError,
@@ -33,11 +34,13 @@ from memory_async.storage.protocol import ABSENT, ALWAYS, Put, Storage
 from memory_async.storage.url import open_storage
 from memory_async.testing.material import (
     append,
+    at,
     changed,
     contents,
     fill,
     in_session,
     item,
+    put,
     seqs,
     session_key,
     texts,
@@ -264,10 +267,14 @@ class TestExpiry:
         self, storage: MongoStorage, collection: Any, removed: bool
     ) -> None:
         memory = Memory(storage, "s", "ann", full_session_memory=True)
-        run = Checkpoint(session_id="s", run_id="run", user_id="ann")
+        runs = [
+            Checkpoint(session_id=s, run_id=f"{n} of {s}", user_id="ann", created_at=at(n))
+            for n in range(3)
+            for s in ("s", "other")
+        ]
         for session_id in ("s", "other"):
             await fill(storage, session_id, 3, user_id="ann")
-        await storage.apply(Put(run, ABSENT))
+        await put(storage, *runs)
         header = {"kind": "session", "id": "s"}
         if removed:  # as MongoDB itself does once a minute
             collection.delete_one(header)
@@ -276,11 +283,17 @@ class TestExpiry:
         assert await storage.get(session_key("s")) is None
         assert await storage.history("s") == (await storage.snapshot("s")).turns == []
         assert [each.key.id for each in await storage.find("session")] == ["other"]
+        assert await storage.get(runs[0].key) is None
+        found = await storage.find("checkpoint", user_id="ann", limit=2)
+        assert [each.key.id for each in found] == ["2 of other", "1 of other"]
+        with pytest.raises(ConflictError):
+            await storage.apply(Put(changed(runs[0]), runs[0].version))
         if not removed:
             collection.delete_one(header)
         assert await memory.recover() == 1
-        assert collection.count_documents({"p": "session/s", "log": {"$exists": True}}) == 0
-        assert await storage.get(run.key) is None
+        for each in collection.find({"p": "session/s", "_id": {"$not": {"$regex": "^!"}}}):
+            assert {*each} == {"_id", "ns", "p", "at", "rev", "idle"}  # no more than a trace
+        assert await storage.get(runs[1].key) == runs[1]
         assert seqs(await storage.history("other")) == [1, 2, 3]
         assert await memory.recover() == 0
         await memory.close()

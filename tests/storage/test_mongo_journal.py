@@ -30,9 +30,10 @@ from memory_async.storage.protocol import (
     Expect,
     Put,
     Storage,
+    Trim,
     Write,
 )
-from memory_async.testing.material import append, at, changed, seqs, unique
+from memory_async.testing.material import append, at, changed, seqs, session_key, unique
 from tests.servers import mongo
 
 MOST = 20  # statements of a batch
@@ -212,12 +213,14 @@ async def look(storage: Storage, story: Story) -> Seen:
         ("decide", "finish"),
     ],
 )  # fmt: skip
-async def test_never_both_never_neither(workers: Workers, one: str, other: str) -> None:
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+async def test_never_both_never_neither(workers: Workers, one: str, other: str, every: int) -> None:
+    """``every`` so many of the interleavings, evenly spread."""
     first, second, witness = workers
     interleavings = 0
     for stop in range(MOST):
         steps: list[bool] = []
-        for switch in range(MOST):
+        for switch in range(stop % every, MOST, every):
             ending = ENDINGS[(stop + 3 * switch) % len(ENDINGS)]
             story = await begin(witness)
             first.begin(*story.writes(one))
@@ -250,7 +253,41 @@ async def test_never_both_never_neither(workers: Workers, one: str, other: str) 
                 break  # the second had no more
         if not all(steps[:stop]):
             break
-    assert interleavings > 20  # it was one statement at a time
+    assert interleavings > 20 / every  # it was one statement at a time
+
+
+@pytest.mark.parametrize("end", ["dropped", "trimmed", "expired"])
+async def test_who_is_late_brings_nothing_back(workers: Workers, end: str) -> None:
+    """One makes what another has promised, and is stopped amid it for as long as it takes others
+    to make that too, and then to take it away."""
+    first, second, witness = workers
+    assert isinstance(witness, MongoStorage)
+    stops: list[bool] = [True]
+    while all(stops):
+        first.storage.ttl = witness.ttl = 0.05 if end == "expired" else None
+        story = await begin(witness)
+        s, where = story.run.session_id, story.run.key.partition
+        first.begin(append(s, "late"))
+        assert [await first.step(), await first.step()] == [True, True]  # a look, and the promise
+        assert isinstance(await first.end(killed=True), Killed)
+        second.begin(Expect(story.run.key, "no version of it"))
+        stops = [await second.step() for _ in stops]
+        with mongo.documents(witness) as documents:
+            if end == "dropped":
+                await witness.apply(Delete(session_key(s)), Drop(where))
+            elif end == "trimmed":
+                await witness.apply(Trim(s))
+            else:
+                async with asyncio.timeout(10):
+                    while await witness.get(session_key(s)) is not None:
+                        await asyncio.sleep(0.01)
+                documents.delete_one({"p": str(where), "kind": "session"})
+                assert await witness.sweep()
+            assert isinstance(await second.end(), ConflictError)
+            left = list(documents.find({"p": str(where), "payload": {"$exists": True}}))
+            assert [each.get("run") for each in left] == [None] * (3 if end == "trimmed" else 0)
+        stops.append(stops[-1])
+    assert len(stops) > 5  # it was one statement at a time
 
 
 async def test_a_listing_makes_what_is_promised(workers: Workers) -> None:

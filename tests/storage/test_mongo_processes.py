@@ -102,7 +102,8 @@ async def check(storage: MongoStorage, session_id: str, names: range, each: int 
     assert Counter(texts(turns)) == Counter(f"{name}.{n}" for name in names for n in range(each))
 
 
-@pytest.mark.parametrize("turns", [4, pytest.param(TURNS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("turns", [4, TURNS])
 @pytest.mark.parametrize("transactions", [True, False], ids=["transactions", "journal"])
 async def test_eight_processes_write_eight_sessions_each(transactions: bool, turns: int) -> None:
     base = f"{mongo.url_of(transactions=transactions)}/{unique('many')}"

@@ -55,6 +55,14 @@ async def damage(url: str, key: Key) -> None:
     await connection.close()
 
 
+def through_pgbouncer(server: Postgres, port: int) -> MakeStorage:
+    def make(namespace: str = "default") -> Storage:
+        url = server.url(port=port)
+        return PostgresStorage(url, namespace=namespace, statement_cache_size=0)
+
+    return make
+
+
 class TestPostgres(StorageConformance):
     @pytest.fixture
     def storages(self, server: Postgres) -> MakeStorage:
@@ -69,16 +77,12 @@ class TestPostgres(StorageConformance):
         await damage(self.url, key)
 
 
+@pytest.mark.no_cover
 class TestPgbouncer(TestPostgres):
     @pytest.fixture
     def storages(self, server: Postgres, port: int) -> MakeStorage:
         self.url = server.url()
-
-        def make(namespace: str = "default") -> Storage:
-            url = server.url(port=port)
-            return PostgresStorage(url, namespace=namespace, statement_cache_size=0)
-
-        return make
+        return through_pgbouncer(server, port)
 
     async def test_ten_megabytes(self, storage: Storage) -> None:
         text = "é\0" * 3_500_000
@@ -97,10 +101,25 @@ class TestRunsOnPostgres(RunConformance):
         return make
 
 
+@pytest.mark.slow
+class TestRunsOnPgbouncer(TestRunsOnPostgres):
+    @pytest.fixture
+    def storages(self, server: Postgres, port: int) -> MakeStorage:
+        return through_pgbouncer(server, port)
+
+
 class TestPostgresThroughTheFacade(ThroughTheFacade, TestPostgres): ...
 
 
 class TestRunsOnPostgresThroughTheFacade(RunsThroughTheFacade, TestRunsOnPostgres): ...
+
+
+@pytest.mark.slow
+class TestPgbouncerThroughTheFacade(ThroughTheFacade, TestPgbouncer): ...
+
+
+@pytest.mark.slow
+class TestRunsOnPgbouncerThroughTheFacade(RunsThroughTheFacade, TestRunsOnPgbouncer): ...
 
 
 async def test_the_views_of_the_readme_read_well(server: Postgres) -> None:

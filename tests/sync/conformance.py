@@ -21,6 +21,7 @@ from tests.sync.threaded import Threaded
 __all__ = ["RunsThroughTheFacade", "ThroughTheFacade"]
 
 
+@pytest.mark.no_cover  # the drivers' own tests show what of them is reached
 class ThroughTheFacade(Suite):
     """`sync.Storage` over the driver, each call from a thread."""
 

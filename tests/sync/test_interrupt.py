@@ -208,10 +208,12 @@ def test_a_signal_reaches_only_the_main_thread(url: str) -> None:
         memory.save({"role": "user", "content": "Hi"})
         thread = threading.Thread(target=lambda: results.append(memory.drain()))
         thread.start()
-        assert asked.wait(10)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        answer.set()
+        try:
+            assert asked.wait(10)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            answer.set()
         thread.join()
         assert results == [True]
         assert memory.summary() == "A summary."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from memory_async import (
     ConfigurationError,
     InMemoryStorage,
+    KnowledgeHit,
     Message,
     PayloadError,
     Requirement,
@@ -24,6 +24,7 @@ from memory_async import (
     sync,
 )
 from tests.llm import ScriptedLLM
+from tests.sync.leftovers import nothing_left
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -144,6 +145,26 @@ def test_runs_are_plain_blocks(storage: sync.Storage) -> None:
     assert [each.status for each in memory.checkpoints()] == ["error"]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_knowledge_base_of_its_kind_is_searched_for_a_query(url: str, shared: bool) -> None:
+    """On a loop of its own, or on the one that loads."""
+
+    class Awaited:
+        async def search(self, query: str, limit: int) -> list[KnowledgeHit]:
+            return hits
+
+    storage = sync.Storage(url)
+    place = storage if shared else "memory://"
+    with storage, sync.KnowledgeBase(place, "handbook") as handbook:
+        handbook.add("Reeds are of steel.", name="manual")
+        memory, hits = sync.Memory(storage, "s"), handbook.search("reeds")
+        context = memory.load(query="reeds", knowledge=handbook)
+        assert memory.load(query="reeds", knowledge=Awaited()) == context
+        with pytest.raises(ConfigurationError, match="query"):
+            memory.load(knowledge=handbook)
+    assert context.instructions == "<Knowledge>\nmanual: Reeds are of steel.\n</Knowledge>"
+
+
 class TestClosing:
     def test_twice_and_use_after(self, url: str) -> None:
         memory = sync.Memory(url, "s1", full_session_memory=True)
@@ -160,21 +181,19 @@ class TestClosing:
         assert (memory.session_id, memory.jobs.done) == ("s1", 0)
 
     def test_what_was_never_used_starts_no_thread(self, url: str) -> None:
-        before = threading.enumerate()
-        memory, storage, inbox = sync.Memory(url), sync.Storage(url), sync.Inbox(url)
-        for each in (memory, storage, inbox):
-            each.close()
-            each.close()
-        assert threading.enumerate() == before
+        with nothing_left():
+            memory, storage, inbox = sync.Memory(url), sync.Storage(url), sync.Inbox(url)
+            for each in (memory, storage, inbox):
+                each.close()
+                each.close()
         assert is_closed(storage.open)
 
     def test_a_with_that_cannot_open_leaves_no_thread(self, tmp_path: Path) -> None:
-        before = threading.enumerate()
         url = f"sqlite:///{tmp_path}/no/such/folder.db"
-        for make in (sync.Memory, sync.Storage, sync.Inbox):
-            with pytest.raises(StorageUnavailableError, match="folder"), make(url):
-                pytest.fail("it cannot open")
-        assert threading.enumerate() == before
+        with nothing_left():
+            for make in (sync.Memory, sync.Storage, sync.Inbox):
+                with pytest.raises(StorageUnavailableError, match="folder"), make(url):
+                    pytest.fail("it cannot open")
 
     def test_of_two_facades_on_one_storage_one_may_close(self, url: str) -> None:
         storage = sync.Storage(url)

@@ -10,6 +10,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from memory_async import sync
+from tests.llm import ScriptedLLM
 from tests.sync import child
 
 Said = Callable[..., list[str]]
@@ -22,7 +24,8 @@ import json, multiprocessing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 meeting = multiprocessing.get_context("fork").Barrier(int(sys.argv[2]))
-memory = sync.Memory(url, "s", full_session_memory=True)
+flags = {"full_session_memory": True, "summary_memory": True}
+memory = sync.Memory(url, "s", model="openai/scripted", **flags)
 memory.save(says("parent"))
 
 class Handler(BaseHTTPRequestHandler):
@@ -59,7 +62,11 @@ tell(wait(*workers))
 """
 
 
-def test_every_worker_answers_and_every_turn_is_there(url: str, said: Said) -> None:
+def test_every_worker_answers_and_every_turn_is_there(
+    url: str, said: Said, llm: ScriptedLLM
+) -> None:
+    """They are forked while a job of their parent asks a model."""
+
     def ask(session: str, text: str) -> tuple[int, int]:
         with urlopen(f"http://127.0.0.1:{port}/{session}/{text}", b"") as response:
             pid, seq = json.load(response)
@@ -70,11 +77,13 @@ def test_every_worker_answers_and_every_turn_is_there(url: str, said: Said) -> N
             assert ask(session, str(number))[1] == number
 
     sessions = [f"s{number}" for number in range(6)]
+    llm.hold()
     with child.started(SERVER, url, WORKERS) as parent, ThreadPoolExecutor(6) as threads:
         port = int(parent.hear())
         pids = {pid for pid, _ in threads.map(ask, ["meeting"] * WORKERS, "abc")}
         assert len(pids) == WORKERS
         assert parent.pid not in pids
+        llm.release()
         list(threads.map(talk, sessions))
         parent.tell()
         assert parent.end() == [str([0] * WORKERS)]
@@ -82,3 +91,5 @@ def test_every_worker_answers_and_every_turn_is_there(url: str, said: Said) -> N
     assert sorted(said("meeting")) == ["a", "b", "c"]
     for session in sessions:
         assert said(session) == [str(number) for number in range(1, 11)]
+    with sync.Memory(url, summary_memory=True, model="openai/scripted") as memory:
+        assert memory.recover() == 0, "a job was left undone"

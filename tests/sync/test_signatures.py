@@ -76,8 +76,9 @@ def public_plain(cls: type) -> set[str]:
 
 
 def hint(text: Any) -> str:
-    """As it is written, but for the storage: a facade also takes one of its own kind."""
-    return " | ".join(dict.fromkeys(str(text).replace("protocol.", "").split(" | ")))
+    """As it is written, but for storages and knowledge: a facade also takes those of its kind."""
+    written = str(text).replace("protocol.", "").replace("PlainKnowledge", "Knowledge")
+    return " | ".join(dict.fromkeys(written.split(" | ")))
 
 
 def signature(function: Callable[..., Any]) -> list[tuple[str, Any, Any, str]]:

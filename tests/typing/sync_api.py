@@ -38,6 +38,8 @@ def memories(driver: Storage) -> None:
     assert_type(memory.bind(session_id="t"), sync.Memory[Prefs])
     assert_type(memory.load(), Context[Prefs])
     assert_type(memory.load().profile, Prefs | None)
+    with sync.KnowledgeBase(sync.Storage(driver), "handbook") as handbook:
+        memory.load(query="tea", knowledge=handbook)
     assert_type(memory.save({"role": "user", "content": "Hi"}), Turn | None)
     assert_type(memory.messages(), list[Message])
     assert_type(memory.turns(), list[Turn])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
@@ -116,7 +117,14 @@ class Mem0Storage(Driver):
 
     # --- what Mem0 does by itself: searching and learning ---
 
-    async def index(self, key: Key, text: str | Sequence[str], labels: Sequence[str] = ()) -> None:
+    async def index(
+        self,
+        key: Key,
+        text: str | Sequence[str],
+        labels: Sequence[str] = (),
+        *,
+        created_at: datetime | None = None,
+    ) -> None:
         """Nothing to do: Mem0 indexes what it keeps."""
         key.check()
         await self.open()

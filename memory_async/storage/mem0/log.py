@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from memory_async.codec import RecordRow, SessionRow, TurnRow
+from memory_async.codec import SessionRow, TurnRow
 from memory_async.storage.driver import Span
-from memory_async.storage.mem0.rows import Entry, JobRow
+from memory_async.storage.mem0.rows import LOG, Entry, JobRow
 
 __all__ = ["Log"]
 
@@ -21,6 +21,7 @@ class Log:
         self.jobs: dict[str, Entry] = {}
         self.turns: list[tuple[TurnRow, Entry]] = []
         self.runs: dict[str, TurnRow] = {}  # by key
+        self.rest: list[Entry] = []  # what cannot be read, and remains
         for entry in entries:
             self.add(entry)
         # Ties are of writers in several processes at once.
@@ -35,8 +36,8 @@ class Log:
             case TurnRow() as row:
                 self.turns.append((row, entry))
                 self.runs[entry.key] = row
-            case RecordRow() | None:
-                return
+            case None if entry.kind in LOG:
+                self.rest.append(entry)
 
     @property
     def header(self) -> SessionRow | None:

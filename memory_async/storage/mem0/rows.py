@@ -89,12 +89,13 @@ class Piece(NamedTuple):
 
 class Entry(NamedTuple):
     """One row as stored, in the memories ``head`` and ``others`` (all that have its key). ``row``
-    is None when it cannot be read; ``whole`` is False when pieces of it are missing."""
+    is None when it cannot be read; ``whole`` is False when pieces of it are missing. ``head`` is
+    None when a writer was stopped before it wrote that one: then there is no row, only remains."""
 
     kind: str
     key: str
     partition: str
-    head: str
+    head: str | None
     others: tuple[str, ...]
     row: Row | None
     whole: bool = True
@@ -181,13 +182,13 @@ def pieces(
 
 
 def entries(memories: Iterable[Found]) -> list[Entry]:
-    """The rows that ``memories`` carry. Of several under one key, as two writers at once may leave
-    them, always the same one counts."""
+    """The rows that ``memories`` carry, and remains of rows. Of several under one key, as two
+    writers at once may leave them, always the same one counts."""
     groups: dict[str, list[Found]] = defaultdict(list)
     for memory in memories:
         if is_ours(memory.metadata):
             groups[memory.metadata["key"]].append(memory)
-    return [entry for group in groups.values() if (entry := _entry(group)) is not None]
+    return [_entry(group) for group in groups.values()]
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:
@@ -197,14 +198,15 @@ def is_ours(metadata: Mapping[str, Any]) -> bool:
     )
 
 
-def _entry(group: list[Found]) -> Entry | None:
+def _entry(group: list[Found]) -> Entry:
     by_token: dict[str, dict[int, Found]] = defaultdict(dict)
     for memory in group:
         by_token[memory.metadata["token"]].setdefault(memory.metadata["part"], memory)
     heads = [memory for memory in group if memory.metadata["part"] == 0]
     read = [_read(head, by_token[head.metadata["token"]]) for head in heads]
     if not read:
-        return None  # another writer was interrupted before it wrote the head
+        kind, key = (group[0].metadata[name] for name in ("kind", "key"))
+        return Entry(kind, key, "", None, tuple(memory.id for memory in group), None)
     head, partition, row, whole = max(read, key=_precedence)
     if row is None and whole and head.metadata["kind"] == "turn":
         row = TurnRow(head.metadata["seq"], "unreadable", 0, None, "unreadable")

@@ -26,8 +26,9 @@ class Shelf:
         self.scope = scope_of(namespace)
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def read(self, *conditions: Mapping[str, str]) -> list[Entry]:
-        """The rows whose memories have all this metadata."""
+    async def read(self, *conditions: Mapping[str, str], remains: bool = False) -> list[Entry]:
+        """The rows whose memories have all this metadata; with ``remains`` also what is left of
+        those that were never written to their end."""
         wanted = {name: value for each in conditions for name, value in each.items()}
         found: list[Entry] = []
         for _ in range(READINGS):
@@ -36,7 +37,7 @@ class Shelf:
             found = entries(each for each in listed if _fits(each, wanted))
             if all(entry.whole for entry in found):
                 break
-        return found
+        return found if remains else [entry for entry in found if entry.head is not None]
 
     async def search(self, query: str, wanted: Mapping[str, str], limit: int) -> list[Found]:
         """The memories with this metadata that fit best, best first."""
@@ -48,7 +49,7 @@ class Shelf:
         there for others; whatever fails, it is not taken for written."""
         head, *rest = new
         added = await self.gather(self._add(piece) for piece in rest)
-        if old is None:
+        if old is None or old.head is None:
             id = await self._add(head)
         elif await self._call(self.service.update(old.head, head.text, head.metadata)):
             id = old.head
@@ -64,7 +65,8 @@ class Shelf:
     async def remove(self, old: Entry) -> None:
         """The head last, so that what was interrupted is still there to be removed again."""
         await self.gather(map(self._delete, old.others))
-        await self._delete(old.head)
+        if old.head is not None:
+            await self._delete(old.head)
 
     async def gather(self, calls: Iterable[Awaitable[T]]) -> list[T]:
         """The answers to calls made at once. All have ended when the first error is raised."""

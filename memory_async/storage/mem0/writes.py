@@ -66,7 +66,7 @@ class State:
             wanted.append(records_of(self.partition))
         else:
             wanted += [{"key": key} for op in ops if (key := _record_key(op)) is not None]
-        found = await self.shelf.gather(self.shelf.read(each) for each in wanted)
+        found = await self.shelf.gather(self.shelf.read(each, remains=True) for each in wanted)
         rows = [entry for each in found for entry in each]
         self.log = Log(rows)
         self.records = {entry.key: entry for entry in rows if _is_record(entry)}
@@ -208,11 +208,10 @@ class State:
             self.log.add(entry)
 
     def _stored(self, key: str) -> Entry | None:
-        header = self.log.header_entry
-        jobs = {entry.key: entry for entry in self.log.jobs.values()}
-        if header is not None and header.key == key:
-            return header
-        return jobs.get(key) or self.records.get(key)
+        known = [*self.log.rest, *self.log.jobs.values()]
+        if self.log.header_entry is not None:
+            known.append(self.log.header_entry)
+        return {entry.key: entry for entry in known}.get(key) or self.records.get(key)
 
     async def _trim(self, through: int) -> bool:
         header = self.log.header
@@ -236,7 +235,8 @@ class State:
     def _of_the_log(self) -> list[Entry]:
         """The header last: as long as it is there, what was interrupted can be repeated."""
         header = [self.log.header_entry] if self.log.header_entry is not None else []
-        return [*(entry for _, entry in self.log.turns), *self.log.jobs.values(), *header]
+        turns = [entry for _, entry in self.log.turns]
+        return [*self.log.rest, *turns, *self.log.jobs.values(), *header]
 
     async def _remove(self, rows: list[Entry]) -> bool:
         if not rows:

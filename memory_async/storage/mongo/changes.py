@@ -68,7 +68,7 @@ class Statements:
             if isinstance(change, Remove):
                 yield DeleteOne(self._at(change.id))
             elif isinstance(change, Forget):
-                yield self._forget(change)
+                yield DeleteMany({**self._of_log(change.log), "at": {"$gt": 0}})
 
     def foreseen(self, changes: list[Change]) -> set[str]:
         """The documents that may be inserted."""
@@ -109,8 +109,8 @@ class Statements:
                 yield ReplaceOne({**self._at(id), "rev": was}, self.trace(id))
             case Clear():
                 yield self._clear(change)
-            case Forget():
-                yield self._forget(change)
+            case Forget(log):
+                yield traces({**self._of_log(log), "at": {"$gt": 0}}, self._now)
 
     def trace(self, id: str) -> Document:
         place = self._names.place(self.partition, id)
@@ -118,16 +118,21 @@ class Statements:
 
     def _clear(self, change: Clear) -> Statement:
         span = {"$gte": change.first, "$lte": change.last}
-        return UpdateMany({**self._of_log(change.log), "at": span}, {"$unset": {"payload": ""}})
-
-    def _forget(self, change: Forget) -> Statement:
-        return DeleteMany({**self._of_log(change.log), "at": {"$gt": 0}})
+        # Another revision, so that nobody late writes over it what was there.
+        change_to = {"$unset": {"payload": ""}, "$set": {"rev": new_version()}}
+        return UpdateMany({**self._of_log(change.log), "at": span}, change_to)
 
     def _of_log(self, log: str) -> Document:
         return {"ns": self._names.namespace, "p": self.partition, "log": log}
 
     def _at(self, id: str) -> Document:
         return self._names.of(self.partition, id)
+
+
+def traces(where: Document, now: datetime) -> Statement:
+    """Leave of each document found nothing but a trace, as `Statements.trace`."""
+    kept = {"_id": "$_id", "ns": "$ns", "p": "$p", "at": "$_id"}
+    return UpdateMany(where, [{"$replaceWith": {**kept, "rev": new_version(), "idle": now}}])
 
 
 # --- as they are kept in a document ---

@@ -90,7 +90,6 @@ class Collection:
         *,
         sort: Sequence[tuple[str, int]] = (),
         limit: int = 0,
-        hint: str | None = None,
     ) -> list[dict[str, Any]]:
         """Documents; a ``limit`` of 0 is none."""
         cursor = self._collection.find(
@@ -98,7 +97,6 @@ class Collection:
             fields,
             sort=list(sort) or None,
             limit=limit,
-            hint=hint,
             batch_size=limit or LARGE,
         )
         return await to_the_end(_all(cursor))  # PyMongo leaves the connection open when cancelled
@@ -115,9 +113,6 @@ class Collection:
     ) -> Any:
         """Neighbours of one kind, updates or deletions, travel in one command."""
         return await self._collection.bulk_write(list(statements), ordered=ordered, session=session)
-
-    async def delete(self, where: Mapping[str, Any]) -> None:
-        await self._collection.delete_many(where)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

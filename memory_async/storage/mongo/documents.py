@@ -60,6 +60,12 @@ def is_live(document: Document | None, now: datetime) -> bool:
     return "expires" not in document or bool(document["expires"] > now)
 
 
+def belongs(document: Document, header: Document | None) -> bool:
+    """Whether a document that goes with its session, if it is one, still has it: ``header`` is the
+    live one, if any."""
+    return "head" not in document or (header is not None and header["log"] == document["log"])
+
+
 # --- from rows ---
 
 

@@ -26,7 +26,7 @@ from memory_async.storage.mongo import documents, reads
 from memory_async.storage.mongo.address import THEIRS, Address, check_collection, check_database
 from memory_async.storage.mongo.client import Collection, is_client, loop_of, open_motor
 from memory_async.storage.mongo.commit import Commit, LostError
-from memory_async.storage.mongo.documents import Document, Names, is_live
+from memory_async.storage.mongo.documents import Document, Names, belongs, is_live
 from memory_async.storage.mongo.failures import is_cut, is_undone, mapped
 from memory_async.storage.mongo.indexes import INDEXES
 from memory_async.storage.mongo.journal import ByJournal
@@ -61,8 +61,8 @@ class MongoStorage(Driver):
     seconds; a client of yours has its own.
 
     With ``ttl`` a session goes so many seconds after its last write: its header by an index of
-    MongoDB's, and with that the turns can no longer be read; what is left is taken away by
-    `sweep`, which `Memory.recover` calls.
+    MongoDB's, and with that its turns and records can no longer be read; what is left of them is
+    taken away by `sweep`, which `Memory.recover` calls.
 
     Batches are transactions where the deployment has them (a replica set, or shards), and go
     through a journal where it has not; ``transactions=False`` says that it has not, for all
@@ -252,7 +252,7 @@ class MongoStorage(Driver):
         await self.open()
         collection, _ = self._opened()
         with self._errors():
-            return await sweep(collection, self.namespace)
+            return await sweep(collection, self.namespace, self._clock())
 
     # --- reading ---
 
@@ -271,27 +271,48 @@ class MongoStorage(Driver):
 
     async def _get(self, key: Key) -> SessionRow | RecordRow | TurnRow | None:
         partition = str(key.partition)
-        if key.kind != "turn":
-            id = self._names.record(key)
-            stored = (await self._read([id], partition)).get(id)
-            return None if stored is None else documents.row(stored)
-        ids = [self._names.header(key.partition.id), self._names.turn(partition, key.id)]
-        header, turn = map((await self._read(ids, partition)).get, ids)
-        if header is None or turn is None or turn["log"] != header["log"]:
-            return None
-        return documents.turn_row(turn, header["trimmed"])
+        is_turn = key.kind == "turn"
+        id = self._names.turn(partition, key.id) if is_turn else self._names.record(key)
+        # Of a partition that has none this finds nothing, which is as quick as not to ask.
+        head = self._names.header(key.partition.id)
+        found = await self._read([head, id], partition)
+        stored, header = found.get(id), found.get(head)
+        if is_turn:
+            if header is None or stored is None or stored["log"] != header["log"]:
+                return None
+            return documents.turn_row(stored, header["trimmed"])
+        return documents.row(stored) if stored and belongs(stored, header) else None
 
     async def _find(self, query: Query) -> Sequence[SessionRow | RecordRow]:
         collection, commit = self._opened()
-        if query.limit == 0:
-            return []
-        where = reads.find(self.namespace, query, self._clock())
+        rows: list[SessionRow | RecordRow] = []
         with self._errors():
             await commit.settle(query.partition)
-            found = await collection.find(
-                where, sort=reads.NEWEST_FIRST, limit=min(query.limit, _MOST)
-            )
-        return [documents.row(each) for each in found]
+            while query.limit > 0:
+                found = await collection.find(
+                    reads.find(self.namespace, query, self._clock()),
+                    sort=reads.NEWEST_FIRST,
+                    limit=min(query.limit, _MOST),
+                )
+                headers = await self._headers(found)
+                living = [each for each in found if belongs(each, headers.get(each.get("head")))]
+                rows += map(documents.row, living)
+                if len(found) < query.limit:
+                    break
+                query = reads.after(query, found[-1], len(living))
+        return rows
+
+    async def _headers(self, found: Sequence[Document]) -> dict[str | None, Document]:
+        """The live ones by id, of the records that go with their session."""
+        collection, _ = self._opened()
+        tied = {each["head"]: each["p"] for each in found if "head" in each}
+        if not tied:
+            return {}
+        of = {"ns": self.namespace, "p": {"$in": list({*tied.values()})}}
+        where = {"_id": {"$in": list(tied)}, **of}
+        headers = await collection.find(where, {"kind": 1, "log": 1, "expires": 1})
+        now = self._clock()
+        return {each["_id"]: each for each in headers if is_live(each, now)}
 
     async def _history(self, session_id: str, span: Span) -> Sequence[TurnRow]:
         id, partition = self._names.header(session_id), f"session/{session_id}"

@@ -34,11 +34,10 @@ class ByJournal(Commit):
         of, guard = self.of(partition), self._names.guard(partition)
         while True:
             # In this order, the guard first: so nothing else is older than the guard's revision.
+            # By nothing but the ids, which no other index has: with one of those it would be
+            # sorted only after it was read.
             found = await self._collection.find(
-                {"_id": {"$in": [guard, *ids]}, **of},
-                {"payload": 0},
-                sort=[("_id", 1)],
-                hint="_id_",
+                {"_id": {"$in": [guard, *ids]}}, {"payload": 0}, sort=[("_id", 1)]
             )
             if not await self.settled(found):
                 continue

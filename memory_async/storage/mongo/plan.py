@@ -23,7 +23,7 @@ from memory_async.storage.batch import (
 from memory_async.storage.engine import appended, trimmed
 from memory_async.storage.mongo import documents
 from memory_async.storage.mongo.changes import Change, Clear, Forget, Remove, Touch, Write
-from memory_async.storage.mongo.documents import Document, Names, is_live
+from memory_async.storage.mongo.documents import Document, Names, belongs, is_live
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
 
 
@@ -89,12 +89,14 @@ class _Planner:
         self._changes: dict[Any, Change] = {}
         self._turn: tuple[int, TurnRow] | None = None
         self._header_id = ""
+        self._stored_header: Document | None = None
         self._header: SessionRow | None = None
         self._log = ""
         if batch.partition.space == "session":
             self._header_id = names.header(batch.partition.id)
             if is_live(stored := self._stored.get(self._header_id), now):
                 assert stored is not None  # noqa: S101 - for the type
+                self._stored_header = stored
                 self._header, self._log = documents.session_row(stored), stored["log"]
         self._before = self._header
 
@@ -105,7 +107,7 @@ class _Planner:
                 check_owner(header.session_id, self._header.user_id, header.user_id)
         if self._batch.append and self._header:
             id = self._names.turn(self._partition, self._batch.append.turn.run_id)
-            if id in self._stored and self._stored[id]["log"] == self._log:
+            if id in self._stored and self._stored[id].get("log") == self._log:
                 return Plan([], [], known=id)
         todo = [self._check(op) for op in self._batch.ops]
         did = [do and self._do(op) for op, do in zip(self._batch.ops, todo, strict=True)]
@@ -142,7 +144,9 @@ class _Planner:
 
     def _version(self, key: Key) -> str | None:
         stored = self._stored.get(self._names.record(key))
-        return stored["version"] if stored and is_live(stored, self._now) else None
+        if not stored or not is_live(stored, self._now):
+            return None
+        return stored["version"] if belongs(stored, self._stored_header) else None
 
     # --- writing ---
 

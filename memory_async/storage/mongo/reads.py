@@ -35,6 +35,12 @@ def find(namespace: str, query: Query, now: datetime) -> Document:
     return where
 
 
+def after(query: Query, last: Document, count: int) -> Query:
+    """The rest of a listing that has come to ``last``, when ``count`` of it were wanted."""
+    place = last["created"], last["id"], last["p"]
+    return query._replace(before=place, limit=query.limit - count)
+
+
 class Turns(NamedTuple):
     """The turns of one log after ``first`` and up to ``last``; they are all there."""
 

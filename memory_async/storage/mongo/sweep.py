@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from memory_async.storage.mongo.changes import traces
 from memory_async.storage.mongo.client import Collection
 
 AT_ONCE = 1000
 
 
-async def sweep(collection: Collection, namespace: str) -> int:
-    """Takes away what belonged to headers that are gone; how many sessions that were."""
+async def sweep(collection: Collection, namespace: str, now: datetime) -> int:
+    """Takes away what belonged to headers that are gone; how many sessions that were. It leaves
+    traces, so that who is late with what was promised before (`journal`) brings nothing back."""
     gone = 0
     while found := await _orphans(collection, namespace):
         for each in found:
-            await collection.delete({"ns": namespace, "p": each["p"], "log": each["log"]})
+            where = {"ns": namespace, "p": each["p"], "log": each["log"]}
+            await collection.write([traces(where, now)])
         gone += len(found)
     return gone
 

@@ -24,7 +24,7 @@ class ByTransaction(Commit):
         where: Document = {"_id": {"$in": ids}}
         if ways:
             where = {"$or": [where, *ways]}
-        return await self._collection.find({**self.of(partition), **where}, {"payload": 0}), ""
+        return await self._collection.find({**where, **self.of(partition)}, {"payload": 0}), ""
 
     async def make(self, partition: str, changes: list[Change], token: str) -> None:
         if all(isinstance(change, Touch) for change in changes):

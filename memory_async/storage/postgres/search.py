@@ -14,7 +14,7 @@ from memory_async.storage.searching import Wanted, distinct_terms
 MOST = 300
 """Of an owner's texts that have a word, so many of the newest are looked at."""
 
-INDEX = "SELECT memory_async.index_texts($1, $2, $3, $4, $5::text::jsonb)"
+INDEX = "SELECT memory_async.index_texts($1, $2, $3, $4, $5::text::jsonb, $6)"
 
 SEARCH = """
 SELECT out_partition, out_id, out_part, out_seq, out_body, out_label, out_score
@@ -35,9 +35,9 @@ def texts(said: Iterable[str], labels: Iterable[str]) -> list[dict[str, Any]]:
     ]
 
 
-def index_arguments(namespace: str, op: IndexOp) -> tuple[str, ...]:
+def index_arguments(namespace: str, op: IndexOp) -> tuple[Any, ...]:
     place = (namespace, op.key.kind, str(op.key.partition), op.key.id)
-    return (*place, json.dumps(texts(op.texts, op.labels)))
+    return (*place, json.dumps(texts(op.texts, op.labels)), op.created_at)
 
 
 def search_arguments(namespace: str, wanted: Wanted) -> tuple[Any, ...]:

@@ -33,6 +33,8 @@ Statements: TypeAlias = Callable[[sqlite3.Connection], Iterable[Any]]
 class Waiting:
     """A write on its way: its result, or its error, is here once `Writer.commit` has returned."""
 
+    __slots__ = ("done", "error", "work")
+
     def __init__(self, work: Batch | IndexOp) -> None:
         self.work = work
         self.done: Applied | None = None

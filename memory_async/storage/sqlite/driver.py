@@ -6,9 +6,9 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
 import aiosqlite
@@ -84,7 +84,7 @@ class SqliteStorage(SearchDriver):
             waiting=self._waiting,
         )
         reader = partial(Reader, busy_timeout=self._busy_timeout)
-        with self._errors():
+        with _Errors(self._mapped):
             self._connections.append(await _connect(self._path, writer))
             if self._path != ":memory:":  # there, a second connection would be a second database
                 try:
@@ -115,7 +115,7 @@ class SqliteStorage(SearchDriver):
     async def _commit(self, work: Batch | IndexOp) -> Applied:
         waiting = Waiting(work)
         self._waiting.append(waiting)
-        with self._errors():
+        with _Errors(self._mapped):
             await self._connections[0].commit()
             if waiting.done is None:
                 raise waiting.error or StorageUnavailableError(f"{self!r} was closed meanwhile")
@@ -123,12 +123,12 @@ class SqliteStorage(SearchDriver):
 
     async def _search(self, wanted: Wanted) -> list[Match]:
         look: Any = partial(search.search, namespace=self.namespace, wanted=wanted)
-        with self._errors():
+        with _Errors(self._mapped):
             found: Any = await self._connections[-1].execute_fetchall(look)
         return list(found)
 
     async def _read(self, statement: reads.Statement) -> list[Any]:
-        with self._errors():
+        with _Errors(self._mapped):
             return list(await self._connections[-1].execute_fetchall(*statement))
 
     async def _get(self, key: Key) -> SessionRow | RecordRow | StoredTurn | None:
@@ -164,24 +164,16 @@ class SqliteStorage(SearchDriver):
         }
         return reads.view(await self._read((reads.SNAPSHOT, given)))
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """sqlite3's exceptions as ours."""
-        try:
-            yield
-        except MemoryAsyncError:
-            raise
-        except sqlite3.Error as error:
-            raise self._mapped(error) from error
-        except (OverflowError, UnicodeEncodeError) as error:
-            raise PayloadError(f"SQLite cannot take this value: {error}") from error
-        except (
-            ValueError,
-            IndexError,
-        ) as error:  # aiosqlite's word for a closed connection
-            raise StorageUnavailableError(f"{self!r} was closed meanwhile: {error}") from error
-
-    def _mapped(self, error: sqlite3.Error) -> StorageError:
+    def _mapped(self, error: BaseException) -> MemoryAsyncError | None:
+        """What sqlite3 and aiosqlite raise, as ours; None for anything else."""
+        if isinstance(error, MemoryAsyncError):
+            return None
+        if isinstance(error, (OverflowError, UnicodeEncodeError)):
+            return PayloadError(f"SQLite cannot take this value: {error}")
+        if isinstance(error, (ValueError, IndexError)):  # aiosqlite's word for a closed connection
+            return StorageUnavailableError(f"{self!r} was closed meanwhile: {error}")
+        if not isinstance(error, sqlite3.Error):
+            return None
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_NOTADB:
             return StorageError(f"{self._path} is a file, but no SQLite database: use another path")
@@ -198,6 +190,26 @@ class SqliteStorage(SearchDriver):
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
             return StorageUnavailableError(f"{self._path}: {error}")
         return StorageError(f"{self._path}: {error}")
+
+
+class _Errors:
+    """``with`` it, what an engine raises comes out as ``mapped`` has it."""
+
+    __slots__ = ("_mapped",)
+
+    def __init__(self, mapped: Callable[[BaseException], MemoryAsyncError | None]) -> None:
+        self._mapped = mapped
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is not None and (mapped := self._mapped(exc)) is not None:
+            raise mapped from exc
 
 
 async def _connect(path: str, factory: Any) -> aiosqlite.Connection:

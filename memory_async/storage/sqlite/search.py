@@ -21,12 +21,13 @@ tells little."""
 
 TURN = """
 SELECT t.id, s.user_id FROM memory_turns t JOIN memory_sessions s ON s.id = t.session
-WHERE s.namespace = ? AND s.session_id = ? AND t.run_id = ? AND t.payload IS NOT NULL"""
+WHERE s.namespace = ? AND s.session_id = ? AND t.run_id = ? AND t.payload IS NOT NULL
+  AND t.created_at = coalesce(?, t.created_at)"""
 
 RECORD = """
 SELECT id FROM memory_records
 WHERE namespace = ? AND kind = ? AND record_id = ? AND partition = ?
-  AND (expires_at IS NULL OR expires_at > ?)"""
+  AND (expires_at IS NULL OR expires_at > ?) AND created_at = coalesce(?, created_at)"""
 
 SCOPE = """
 INSERT INTO memory_scopes (namespace, kind, owner) VALUES (?, ?, ?)
@@ -81,14 +82,15 @@ def index(db: sqlite3.Connection, namespace: str, op: IndexOp) -> bool:
     """Index what is stored at the key by the texts; False when there is nothing."""
     key = op.key
     if key.kind == "turn":
-        found = db.execute(TURN, (namespace, key.partition.id, key.id)).fetchone()
+        turn = (namespace, key.partition.id, key.id, op.created_at)
+        found = db.execute(TURN, turn).fetchone()
         if found is None:
             return False
         owner = str(key.partition) if found[1] is None else _user(found[1])
         _replace(db, _Place(namespace, "turn", owner, turn=found[0]), op.texts, op.labels)
         return True
     now = to_micros(utc_now())
-    place = (namespace, key.kind, key.id, str(key.partition), now)
+    place = (namespace, key.kind, key.id, str(key.partition), now, op.created_at)
     found = db.execute(RECORD, place).fetchone()
     if found is not None:
         at = _Place(namespace, key.kind, str(key.partition), record=found[0])

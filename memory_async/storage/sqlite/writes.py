@@ -45,9 +45,9 @@ REGISTER = "INSERT OR IGNORE INTO memory_jobs (session, job) VALUES (?, ?)"
 
 # After an append every registered job lags.
 COUNT_TURN = """
-UPDATE memory_sessions SET last_seq = last_seq + 1, keep_turns = max(keep_turns, ?),
+UPDATE memory_sessions SET last_seq = ?, keep_turns = max(keep_turns, ?),
     updated_at = max(updated_at, ?), lagging = EXISTS (SELECT 1 FROM memory_jobs WHERE session = ?)
-WHERE id = ? RETURNING last_seq"""
+WHERE id = ?"""
 
 NEW_TURN = """
 INSERT INTO memory_turns (id, session, run_id, created_at, usage, payload)
@@ -112,6 +112,8 @@ class _Header:
     __slots__ = ("id", "known", "last_seq", "trimmed", "user_id", "version")
 
     def __init__(self, row: Any) -> None:
+        self.id: int
+        self.last_seq: int
         self.version: str
         self.id, self.user_id, self.version, self.last_seq, self.trimmed = row[:5]
         self.known = None if row[5] is None else TurnRow._make(row[5:])
@@ -129,7 +131,8 @@ class _Applying:
         self._namespace = namespace
         self._batch = batch
         self._header: _Header | None = None
-        if batch.partition.space == "session" and any(map(_needs_header, batch.ops)):
+        in_session = batch.partition.space == "session"
+        if batch.append or (in_session and any(map(_needs_header, batch.ops))):
             run_id = batch.append and batch.append.turn.run_id
             place = (run_id, namespace, batch.partition.id)
             if row := db.execute(HEADER, place).fetchone():
@@ -143,7 +146,7 @@ class _Applying:
                 check_owner(row.session_id, header.user_id, row.user_id)
         if header and header.known:
             return Applied((), known=header.known)
-        todo = [self._check(op) for op in self._batch.ops]
+        todo = [isinstance(op, AppendOp) or self._check(op) for op in self._batch.ops]
         seq, did = 0, []
         for op, do in zip(self._batch.ops, todo, strict=True):
             if isinstance(op, AppendOp):
@@ -163,8 +166,6 @@ class _Applying:
     def _check(self, op: Op) -> bool:
         """Whether ``op`` has anything to do; `ConflictError` when its condition fails."""
         match op:
-            case AppendOp():
-                pass
             case PutOp(row=row, when=when):
                 stored = self._version(row.kind, row.id, row.partition)
                 return must_put(f"{row.kind} {row.id!r}", stored, row.version, when)
@@ -187,14 +188,11 @@ class _Applying:
         header = self._header or self._new_session(op.session)
         if op.due:
             self._db.executemany(REGISTER, [(header.id, job) for job in op.due])
-        turn = op.turn
-        given = (op.session.keep_turns, turn.created_at, header.id, header.id)
-        [(seq,)] = self._execute(COUNT_TURN, given).fetchall()
-        header.last_seq = seq
-        place = (header.id << 32 | seq, header.id)
-        columns = (turn.run_id, turn.created_at, turn.usage, turn.payload)
-        self._execute(NEW_TURN, place + columns)
-        return int(seq)
+        header.last_seq += 1
+        id, seq, turn = header.id, header.last_seq, op.turn
+        self._execute(COUNT_TURN, (seq, op.session.keep_turns, turn.created_at, id, id))
+        self._execute(NEW_TURN, (id << 32 | seq, id, *turn[1:]))
+        return seq
 
     def _new_session(self, row: SessionRow) -> _Header:
         id = self._execute(NEW_SESSION, (self._namespace, *row[:8])).lastrowid

@@ -40,7 +40,8 @@ CREATE TRIGGER turns_trimmed AFTER UPDATE OF payload ON memory_async.turns
 
 -- What is stored there is found by these texts (part, label, body, words), and no longer by others.
 CREATE FUNCTION memory_async.index_texts(
-    in_namespace text, in_kind text, in_partition text, in_id text, in_texts jsonb
+    in_namespace text, in_kind text, in_partition text, in_id text, in_texts jsonb,
+    in_created_at bigint DEFAULT NULL  -- of what is meant, should there be another by now
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     whose text := in_partition;
@@ -53,7 +54,8 @@ BEGIN
         FROM memory_async.headers h JOIN memory_async.turns t ON t.session = h.id
         WHERE h.namespace = in_namespace AND in_partition = 'session/' || h.session_id
           AND h.session_id = substr(in_partition, 9)
-          AND t.run_id = in_id AND t.payload IS NOT NULL;
+          AND t.run_id = in_id AND t.payload IS NOT NULL
+          AND t.created_at = coalesce(in_created_at, t.created_at);
         IF NOT FOUND THEN
             RETURN false;
         END IF;
@@ -63,7 +65,8 @@ BEGIN
         SELECT NULL::bigint AS session, NULL::bigint AS seq INTO place
         FROM memory_async.records r
         WHERE r.namespace = in_namespace AND r.kind = in_kind
-          AND r.record_id = in_id AND r.partition = in_partition;
+          AND r.record_id = in_id AND r.partition = in_partition
+          AND r.created_at = coalesce(in_created_at, r.created_at);
         IF NOT FOUND THEN
             RETURN false;
         END IF;
