@@ -277,10 +277,9 @@ def encode_session(session: Session) -> SessionRow:
 def decode_session(row: SessionRow) -> Session:
     data = _parse(row.payload, "session %r", row.session_id)
     try:
-        jobs = {
-            name: JobState(through, None if value is None else load_json(value))
-            for name, (through, value) in sorted(row.jobs.items())
-        }
+        jobs = {}
+        for name, (through, value) in sorted(row.jobs.items()) if row.jobs else ():
+            jobs[name] = JobState(through, None if value is None else load_json(value))
         return Session(
             session_id=row.session_id,
             user_id=row.user_id,

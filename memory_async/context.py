@@ -55,7 +55,7 @@ class Context(PutOff, Generic[ProfileT]):
         parts = [part for part in (system, self.instructions) if part]
         head = [{"role": "system", "content": "\n\n".join(parts)}] if parts else []
         return head + [
-            dict(entry) if isinstance(entry, dict) else entry.to_openai()
+            entry.copy() if isinstance(entry, dict) else entry.to_openai()
             for entry in entries_of(self)
         ]
 

@@ -39,6 +39,8 @@ def render(
     Names are sorted and empty values left out, so that the same memory gives the same bytes: that
     is what prompt caches compare. What depends on a query comes last, so that all before it stays.
     """
+    if not (summary or traits or metadata or agent_metadata or earlier or knowledge):
+        return ""
     bodies = (
         summary,
         _lines(traits),

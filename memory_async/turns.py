@@ -33,16 +33,17 @@ class Turns(Sequence[Turn]):
         self.entries: list[Entry] = []  # what is said in all of them; not to be changed
         self._session_id = session_id
         # How far entries go, and what else there is to a turn; not what they were read from.
-        self._read: list[tuple[int, str | None, Any, tuple[int, str, int]]] = []
+        self._read: list[tuple[int, str | None, Any, int, str, int]] = []
         self._made: list[Turn] | None = None
+        said, keep = self.entries, self._read.append
         for row in rows:
             try:
                 entries, user_id, usage = read_turn(session_id, row)
             except CorruptRecordError as error:
                 skip(error)
                 continue
-            self.entries += entries
-            self._read.append((len(self.entries), user_id, usage, row[:3]))
+            said += entries
+            keep((len(said), user_id, usage, row[0], row[1], row[2]))
 
     def by_turn(self) -> list[list[Entry]]:
         """What is said in each."""
@@ -52,8 +53,8 @@ class Turns(Sequence[Turn]):
     def _turns(self) -> list[Turn]:
         if self._made is None:
             self._made = [
-                put_off(entries, self._session_id, user_id, usage, row)
-                for entries, (_, user_id, usage, row) in zip(
+                put_off(entries, self._session_id, user_id, usage, (seq, run_id, created_at))
+                for entries, (_, user_id, usage, seq, run_id, created_at) in zip(
                     self.by_turn(), self._read, strict=True
                 )
             ]

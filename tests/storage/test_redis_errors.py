@@ -284,6 +284,20 @@ class TestClients:
         await asyncio.to_thread(elsewhere)
         await client.aclose()
 
+    async def test_a_server_that_falls_silent(self) -> None:
+        server = Server()
+        async with RedisStorage(server.url, timeout=0.2, connect_timeout=0.2) as storage:
+            await storage.apply(append("s"))
+            await asyncio.gather(*(storage.history("s") for _ in range(4)))
+            with server.client() as client:
+                client.client_pause(60_000)
+            for _ in range(2):  # with the connections there are, and with new ones
+                async with asyncio.timeout(20):
+                    calls = [storage.history("s") for _ in range(4)]
+                    found = await asyncio.gather(*calls, return_exceptions=True)
+                assert [type(each) for each in found] == [StorageUnavailableError] * 4
+        server.close()
+
     async def test_a_restarted_server_is_found_again(self) -> None:
         server = Server("--appendonly", "yes", "--appendfsync", "always")
         async with RedisStorage(server.url) as storage:

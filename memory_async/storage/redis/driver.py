@@ -306,8 +306,9 @@ class RedisStorage(Driver):
         commands: list[tuple[Argument, ...]] = [
             ("HGETALL", keys[0]),
             ("LRANGE", keys[1], *bounds),
-            *(("HGET", key, *at) for key in keys[2:]),
         ]
+        if at:
+            commands += [("HGET", key, *at) for key in keys[2:]]
         try:
             return await wire.at_once(*commands)
         except OutOfMemoryError:  # a full Redis queues no commands, but runs scripts that read
