@@ -12,14 +12,15 @@ import pytest
 
 pytest.importorskip("httpx")
 
-from memory_async import ConfigurationError, Memory, open_storage
+from memory_async import ConfigurationError, Memory, StorageUnavailableError, open_storage
+from memory_async.records import Checkpoint
 from memory_async.storage.mem0 import Mem0Storage
 from memory_async.storage.mem0.platform import PAGE, Platform
 from memory_async.storage.mem0.rows import scope_of
 from memory_async.storage.protocol import ABSENT, Put, Storage
-from memory_async.testing.material import append, item, unique
+from memory_async.testing.material import append, item, texts, unique
 from tests.servers import mem0
-from tests.servers.mem0_app import KEY, Mem0App, Request
+from tests.servers.mem0_app import KEY, Mem0App, Refused, Request
 
 SCOPE, METADATA = {"agent_id": "shapes"}, {"kind": "turn", "part": 0}
 SAID = [{"role": "user", "content": "I like tea."}]
@@ -151,6 +152,45 @@ async def test_many_saves_at_once_lose_nothing(sessions: int, count: int) -> Non
         assert {turn.run_id for turn in found} == {turn.run_id for turn in saved if turn}
         places = [(turn.seq, turn.created_at, turn.run_id) for turn in found]
         assert sessions > 1 or places == sorted(places)
+
+
+@pytest.mark.parametrize("end", ["delete_session", "forget_user"])
+async def test_pieces_of_what_was_never_written_to_its_end_go_with_the_session(
+    served: tuple[Mem0App, str], end: str
+) -> None:
+    app, url = served
+    storage = Mem0Storage(KEY, base_url=url, namespace=unique("namespace"))
+    memory = Memory(storage, "s", "ada", full_session_memory=True)
+    await memory.save({"role": "user", "content": "Hi"})
+    secret = "the secret of ada " * 500
+
+    def fail(request: Request) -> None:
+        metadata = (request.body or {}).get("metadata", {})
+        if metadata.get("part") == 0 and metadata["kind"] != "session":
+            raise Refused(413, "before the head")
+
+    app.fail = fail
+    state = "".join(map(chr, range(0x4E00, 0x6000)))  # which no packing makes small
+    run = Checkpoint(session_id="s", run_id="run", user_id="ada", state=state)
+    for write in (append("s", secret, user_id="ada"), Put(run, ABSENT)):
+        with pytest.raises(StorageUnavailableError):
+            await storage.apply(write)
+    app.fail = None
+
+    async def texts_kept() -> list[str]:
+        kept = await mem0.own().get_all(filters=scope_of(storage.namespace), top_k=100)
+        return [each["memory"] for each in kept["results"]]
+
+    kept = await texts_kept()
+    assert sum("secret" in text for text in kept) > 3
+    assert sum("[checkpoint" in text for text in kept) > 3
+    assert texts(await storage.history("s")) == ["Hi"]
+    assert await storage.find("checkpoint") == []
+    assert {match.text for match in await storage.search("secret", kind="turn")} <= {"Hi"}
+    assert storage.corrupt_rows == 0
+    await getattr(memory, end)()
+    assert [text for text in await texts_kept() if "[profile" not in text] == []
+    await storage.close()
 
 
 async def test_a_url_names_it(served: tuple[Mem0App, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,42 +282,6 @@ async def test_a_row_cut_short_is_unreadable_and_not_half_read(
     await storage.apply(Delete(item(where, "long").key))
 
 
-@pytest.mark.parametrize("end", ["delete_session", "forget_user"])
-async def test_pieces_of_what_was_never_written_to_its_end_go_with_the_session(
-    served: Served, storage: Mem0Storage, end: str
-) -> None:
-    memory = Memory(storage, "s", "ada", full_session_memory=True)
-    await memory.save(HI)
-    secret = "the secret of ada " * 500
-
-    def fail(request: Request) -> None:
-        metadata = (request.body or {}).get("metadata", {})
-        if metadata.get("part") == 0 and metadata["kind"] != "session":
-            raise Refused(500, "before the head")
-
-    served.app.fail = fail
-    state = "".join(map(chr, range(0x4E00, 0x6000)))  # which no packing makes small
-    run = Checkpoint(session_id="s", run_id="run", user_id="ada", state=state)
-    for write in (append("s", secret, user_id="ada"), Put(run, ABSENT)):
-        with pytest.raises(StorageUnavailableError):
-            await storage.apply(write)
-    served.app.fail = None
-
-    async def texts_kept() -> list[str]:
-        kept = await mem0.own().get_all(filters=scope_of(storage.namespace), top_k=100)
-        return [each["memory"] for each in kept["results"]]
-
-    kept = await texts_kept()
-    assert sum("secret" in text for text in kept) > 3
-    assert sum("[checkpoint" in text for text in kept) > 3
-    assert texts(await storage.history("s")) == ["Hi"]
-    assert await storage.find("checkpoint") == []
-    assert {match.text for match in await storage.search("secret", kind="turn")} <= {"Hi"}
-    assert storage.corrupt_rows == 0
-    await getattr(memory, end)()
-    assert [text for text in await texts_kept() if "[profile" not in text] == []
-
-
 async def test_more_than_mem0_could_take_is_refused_before_it_is_written(
     served: Served, storage: Mem0Storage
 ) -> None:
