@@ -10,7 +10,6 @@ from memory_async.keys import Key
 from memory_async.storage.mem0.rows import key_of
 from memory_async.storage.protocol import Storage
 from memory_async.testing import MakeStorage, RunConformance, StorageConformance
-from memory_async.testing.corruption import CorruptionConformance
 from memory_async.testing.log import LogConformance
 from memory_async.testing.removing import RemovalConformance
 from memory_async.testing.suite import Suite
@@ -42,7 +41,7 @@ class OnOwnMemory(Suite):
         mem0.damage(key_of(key), "own")
 
 
-class TestOwnMemory(OnOwnMemory, LogConformance, RemovalConformance, CorruptionConformance):
+class TestOwnMemory(OnOwnMemory, LogConformance, RemovalConformance):
     """A caller's own ``AsyncMemory``: what asks for other calls of Mem0's."""
 
     thorough = False
