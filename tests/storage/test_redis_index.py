@@ -124,9 +124,8 @@ class TestIndex:
         s, ann = unique("session"), unique("user")
         run = Checkpoint(session_id=s, run_id="r", user_id=ann, agent_id="bot")
         await fill(storage, s, 3, user_id=ann, due=("a", "b"))
-        await put(
-            storage, run, changed(run, status="paused"), item(in_session(s), "i", tags=("t",))
-        )
+        await put(storage, run, item(in_session(s), "i", tags=("t",)))
+        await put(storage, changed(run, status="paused"))
         await put(storage, UserProfile(user_id=ann))
         await storage.apply(Advance(s, "a", 0, 3))
         assert members(behind, storage)
