@@ -29,6 +29,7 @@ class TestKnowledgeOnSqlite(KnowledgeConformance):
         return make
 
 
+@pytest.mark.no_cover
 class TestKnowledgeOnJSON(KnowledgeConformance):
     @pytest.fixture
     def storages(self, tmp_path: Path) -> MakeStorage:
@@ -50,6 +51,7 @@ def url() -> Iterator[str]:
         yield server.url()
 
 
+@pytest.mark.no_cover
 class TestKnowledgeOnPostgres(KnowledgeConformance):
     @pytest.fixture
     def storages(self, url: str) -> MakeStorage:
@@ -61,6 +63,7 @@ class TestKnowledgeOnPostgres(KnowledgeConformance):
         return make
 
 
+@pytest.mark.no_cover
 class TestKnowledgeOnRedis(KnowledgeConformance):
     @pytest.fixture
     def storages(self) -> MakeStorage:
@@ -74,6 +77,7 @@ class TestKnowledgeOnRedis(KnowledgeConformance):
         return make
 
 
+@pytest.mark.no_cover
 class TestKnowledgeOnRedisCluster(KnowledgeConformance):
     @pytest.fixture
     def storages(self) -> MakeStorage:

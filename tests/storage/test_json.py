@@ -47,6 +47,7 @@ class TestJSON(StorageConformance):
         file.write_text(text[: text.index('"payload":')] + '"payload":"rubbish"}')
 
 
+@pytest.mark.no_cover
 class TestRunsOnJSON(RunConformance):
     """Runs that wait for a human."""
 
@@ -61,4 +62,5 @@ class TestRunsOnJSON(RunConformance):
 class TestJSONThroughTheFacade(ThroughTheFacade, TestJSON): ...
 
 
+@pytest.mark.slow
 class TestRunsOnJSONThroughTheFacade(RunsThroughTheFacade, TestRunsOnJSON): ...

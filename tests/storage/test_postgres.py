@@ -90,6 +90,7 @@ class TestPgbouncer(TestPostgres):
         assert texts(await storage.history("large")) == [text]
 
 
+@pytest.mark.no_cover
 class TestRunsOnPostgres(RunConformance):
     """Runs that wait for a human."""
 
@@ -111,6 +112,7 @@ class TestRunsOnPgbouncer(TestRunsOnPostgres):
 class TestPostgresThroughTheFacade(ThroughTheFacade, TestPostgres): ...
 
 
+@pytest.mark.slow
 class TestRunsOnPostgresThroughTheFacade(RunsThroughTheFacade, TestRunsOnPostgres): ...
 
 

@@ -58,10 +58,12 @@ class OnCluster(Suite):
         return make
 
 
+@pytest.mark.no_cover
 class TestRunsOnRedis(OnRedis, RunConformance):
     """Runs that wait for a human."""
 
 
+@pytest.mark.no_cover
 class TestRunsOnRedisCluster(OnCluster, RunConformance):
     """Runs that wait for a human."""
 
@@ -87,6 +89,7 @@ class TestRedisCluster(OnCluster, StorageConformance):
 class TestRedisThroughTheFacade(ThroughTheFacade, TestRedis): ...
 
 
+@pytest.mark.slow
 class TestRunsOnRedisThroughTheFacade(RunsThroughTheFacade, TestRunsOnRedis): ...
 
 
