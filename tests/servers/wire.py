@@ -22,7 +22,8 @@ class Wire:
     def cut(self) -> None:
         """Break every connection, without a goodbye."""
         for writer in self._writers:
-            writer.transport.abort()
+            if not writer.transport.is_closing():  # asyncio's TLS cannot abort what is closed
+                writer.transport.abort()
         self._writers.clear()
 
     def lose_next_answer(self) -> None:
