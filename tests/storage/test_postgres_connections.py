@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -273,6 +274,8 @@ class TestPools:
                 code = 1
                 try:
                     code = in_child(storage, given)
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os._exit(code)
             _, status = await asyncio.to_thread(os.waitpid, child, 0)
