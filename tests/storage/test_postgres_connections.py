@@ -274,7 +274,7 @@ class TestPools:
                 code = 1
                 try:
                     code = in_child(storage, given)
-                except BaseException:
+                except BaseException:  # noqa: BLE001 - shown: this process has no report of its own
                     traceback.print_exc()
                 finally:
                     os._exit(code)
