@@ -14,7 +14,7 @@ from memory_async.storage.driver import Driver, check_counts
 from memory_async.storage.protocol import Match
 from memory_async.words import index_terms, query_terms
 
-__all__ = ["SearchDriver", "Wanted", "distinct_terms"]
+__all__ = ["SearchDriver", "Wanted", "check_conditions", "distinct_terms"]
 
 
 MAX_TERMS = 10_000
@@ -34,6 +34,16 @@ class Wanted(NamedTuple):
 def distinct_terms(text: str) -> list[str]:
     """What a text is indexed by: each word once, and of a very long one not all."""
     return list(dict.fromkeys(index_terms(text)))[:MAX_TERMS]
+
+
+def check_conditions(
+    partition: Partition | None, user_id: str | None, *, limit: int, around: int
+) -> None:
+    """`ConfigurationError` for what no `search` can be asked for."""
+    check_counts(limit=limit, around=around)
+    for id in (partition and partition.id, user_id):
+        if id:
+            check_id("a condition of search()", id, MAX_KEY_BYTES)
 
 
 class SearchDriver(Driver):
@@ -78,10 +88,7 @@ class SearchDriver(Driver):
         limit: int = 10,
         around: int = 0,
     ) -> list[Match]:
-        check_counts(limit=limit, around=around)
-        for id in (partition and partition.id, user_id):
-            if id:
-                check_id("a condition of search()", id, MAX_KEY_BYTES)
+        check_conditions(partition, user_id, limit=limit, around=around)
         terms = tuple(query_terms(query))
         await self.open()
         if not terms or not limit:

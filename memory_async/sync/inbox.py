@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import builtins
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from memory_async import inbox
 from memory_async.keys import Cursor
 from memory_async.records import Checkpoint, CheckpointStatus, Decision
 from memory_async.storage import protocol
+from memory_async.sync.block import Block
 from memory_async.sync.memory import Memory
 from memory_async.sync.storage import Storage
 
 __all__ = ["Inbox"]
 
 
-class Inbox:
+class Inbox(Block):
     """See `memory_async.Inbox`. A URL or driver closes with it, a `sync.Storage` stays open."""
 
     def __init__(self, storage: str | protocol.Storage | Storage) -> None:
@@ -80,18 +80,5 @@ class Inbox:
         if self._owns_storage:
             self._storage.close()
 
-    def __enter__(self) -> Self:
-        try:
-            self._storage.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _begin(self) -> None:
+        self._storage.open()

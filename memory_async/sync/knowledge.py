@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from memory_async import knowledge
 from memory_async.keys import Cursor
 from memory_async.knowledge import Content, KnowledgeHit, OnProgress
 from memory_async.records import Document, DocumentStatus
 from memory_async.storage import protocol
+from memory_async.sync.block import Block
 from memory_async.sync.storage import Storage
 from memory_async.vectors import Embed
 
 __all__ = ["KnowledgeBase"]
 
 
-class KnowledgeBase:
+class KnowledgeBase(Block):
     """See `memory_async.KnowledgeBase`. A URL or driver closes with it, a `sync.Storage` stays
     open. ``embed`` and an async ``on_progress`` run in the facade's event loop."""
 
@@ -114,21 +114,8 @@ class KnowledgeBase:
         if self._owns_storage:
             self._storage.close()
 
-    def __enter__(self) -> Self:
-        try:
-            self._storage.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _begin(self) -> None:
+        self._storage.open()
 
     def __repr__(self) -> str:
         return f"sync.{self._knowledge!r}"

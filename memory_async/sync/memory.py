@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from threading import Lock
-from types import TracebackType
 from typing import Any, Generic, Literal, Self
 
 from pydantic import BaseModel
@@ -20,6 +19,7 @@ from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session
 from memory_async.search import Hit
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
+from memory_async.sync.block import Block
 from memory_async.sync.recall import PlainKnowledge, searched
 from memory_async.sync.run import RunBlock
 from memory_async.sync.storage import Storage
@@ -29,7 +29,7 @@ from memory_async.view import INHERIT, Inherit, ProfileT
 __all__ = ["Jobs", "Memory"]
 
 
-class Memory(Generic[ProfileT]):
+class Memory(Block, Generic[ProfileT]):
     """`memory_async.Memory` without ``await``, from any thread. Background jobs go on between the
     calls.
 
@@ -238,21 +238,8 @@ class Memory(Generic[ProfileT]):
             if self._owns_storage:
                 self._storage.close()
 
-    def __enter__(self) -> Self:
-        try:
-            self._storage.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _begin(self) -> None:
+        self._storage.open()
 
     def __repr__(self) -> str:
         return f"sync.{self._memory!r}"

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from memory_async.forked import watch
 from memory_async.keys import Cursor, Key, Kind, Partition
@@ -17,6 +16,7 @@ from memory_async.records import Record, Turn
 from memory_async.storage import protocol
 from memory_async.storage.protocol import Result, Snapshot, Write
 from memory_async.storage.url import open_storage
+from memory_async.sync.block import Block
 from memory_async.sync.portal import EXIT_SECONDS, Portal
 
 __all__ = ["Storage"]
@@ -26,7 +26,7 @@ logger = logging.getLogger("memory_async.sync")
 CLOSE_SECONDS = 10.0
 
 
-class Storage:
+class Storage(Block):
     """A driver (or URL) with an event loop of its own; owns both, facades given it share both.
 
     Every method is the driver's, without ``await``: see `memory_async.Storage`.
@@ -165,21 +165,8 @@ class Storage:
     def now(self, partition: Partition) -> datetime:
         return self._portal.call(self._driver.now, partition)
 
-    def __enter__(self) -> Self:
-        try:
-            self.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _begin(self) -> None:
+        self.open()
 
     def __repr__(self) -> str:
         return f"sync.Storage({self._driver!r})"

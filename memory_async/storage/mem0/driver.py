@@ -11,11 +11,11 @@ from weakref import WeakValueDictionary
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError, CorruptRecordError
-from memory_async.keys import MAX_KEY_BYTES, Key, Kind, Partition, check_id
+from memory_async.keys import Key, Kind, Partition, check_id
 from memory_async.records import Turn
 from memory_async.shield import to_the_end
 from memory_async.storage.batch import Batch
-from memory_async.storage.driver import Applied, Driver, Query, Span, View, check_counts
+from memory_async.storage.driver import Applied, Driver, Query, Span, View
 from memory_async.storage.engine import is_expired, scan, start_of_view
 from memory_async.storage.mem0.learned import Learned
 from memory_async.storage.mem0.log import Log
@@ -26,6 +26,7 @@ from memory_async.storage.mem0.service import Service
 from memory_async.storage.mem0.shelf import Shelf
 from memory_async.storage.mem0.writes import apply_batch
 from memory_async.storage.protocol import Match
+from memory_async.storage.searching import check_conditions
 from memory_async.storage.url import boolean
 
 __all__ = ["Mem0Storage"]
@@ -139,10 +140,7 @@ class Mem0Storage(Driver):
         limit: int = 10,
         around: int = 0,
     ) -> list[Match]:
-        check_counts(limit=limit, around=around)
-        for id in (partition and partition.id, user_id):
-            if id:
-                check_id("a condition of search()", id, MAX_KEY_BYTES)
+        check_conditions(partition, user_id, limit=limit, around=around)
         await self.open()
         return await search(
             self._shelf, query, kind, partition, user_id=user_id, limit=limit, around=around
