@@ -8,7 +8,7 @@ back as it was is refused with `PayloadError` before anything is written.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -51,8 +51,9 @@ class TurnRow(NamedTuple):
     payload: str | None
 
 
-StoredTurn: TypeAlias = tuple[int, str, int, str | bytes | None, str | bytes | None]
-"""A `TurnRow` as engines give it, of which many are read: as plain as they come."""
+StoredTurn: TypeAlias = Sequence[Any]
+"""A `TurnRow` as engines give it, of which many are read: as plain as they come. Usage and payload
+are JSON, as text or in UTF-8, or what was read from it."""
 
 
 class SessionRow(NamedTuple):
@@ -221,7 +222,7 @@ def put_off(
     session_id: str,
     user_id: str | None,
     usage: Any,
-    row: tuple[int, str, int],
+    row: Sequence[Any],
 ) -> Turn:
     """A turn of what was read, which it becomes when it is looked at; ``row`` begins as a
     `StoredTurn` does."""
@@ -234,13 +235,18 @@ def read_turn(session_id: str, row: StoredTurn) -> tuple[list[Entry], str | None
     """What is said in a turn, the session's owner, and the usage."""
     seq, _, created_at, usage, payload = row
     try:
-        data = _NO_TURN if payload is None else load_json(payload)
+        if type(payload) is dict:
+            data = payload
+        else:
+            data = _NO_TURN if payload is None else load_json(payload)
         if (found := data["v"]) != FORMAT:
             _refuse_format(found, _TURN_NAME % (seq, session_id))
         if not 0 <= created_at <= _IN_RANGE:
             from_micros(created_at)  # raises, or is before 1970
         entries = load_entries(data["messages"])
-        return entries, data.get("user_id"), None if usage is None else load_json(usage)
+        if type(usage) in (str, bytes):
+            usage = load_json(usage)
+        return entries, data.get("user_id"), usage
     except _UNREADABLE as error:
         name = _TURN_NAME % (seq, session_id)
         raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
@@ -275,7 +281,10 @@ def encode_session(session: Session) -> SessionRow:
 
 
 def decode_session(row: SessionRow) -> Session:
-    data = _parse(row.payload, "session %r", row.session_id)
+    if (payload := row.payload) == _NO_METADATA:  # as it is for most
+        data: dict[str, Any] = {"metadata": {}}
+    else:
+        data = _parse(payload, "session %r", row.session_id)
     try:
         jobs = {}
         for name, (through, value) in sorted(row.jobs.items()) if row.jobs else ():

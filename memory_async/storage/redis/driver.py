@@ -269,7 +269,8 @@ class RedisStorage(Driver):
         before = "" if span.before is None else min(span.before, _MOST)
         limit = "" if span.limit is None else min(span.limit, _MOST)
         arguments = (min(span.after, _MOST), before, limit, int(span.newest), int(span.trimmed))
-        return turn_rows(*await self._run(scripts.HISTORY, keys, *arguments))
+        first, heads, turns = await self._run(scripts.HISTORY, keys, *arguments)
+        return turn_rows(first, [*heads, *turns])
 
     async def _snapshot(
         self, session_id: str, profile: Key | None, last: int | None, since: str | None
@@ -307,8 +308,9 @@ class RedisStorage(Driver):
             ("HGETALL", keys[0]),
             ("LRANGE", keys[1], *bounds),
         ]
-        if at:
-            commands += [("HGET", key, *at) for key in keys[2:]]
+        if not at:
+            return await wire.pipeline(*commands)
+        commands += [("HGET", key, *at) for key in keys[2:]]
         try:
             return await wire.at_once(*commands)
         except OutOfMemoryError:  # a full Redis queues no commands, but runs scripts that read

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from memory_async.codec import RecordRow, SessionRow, StoredTurn
+from pydantic_core import from_json
+
+from memory_async.codec import RecordRow, SessionRow, StoredTurn, TurnRow
 from memory_async.errors import PayloadError
+from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import AdvanceOp, AppendOp, Op, PutOp, PutSessionOp
 from memory_async.storage.protocol import ABSENT, ALWAYS, Condition, Delete, Drop, Expect, Trim
 from memory_async.storage.redis.keys import EPOCH, from_stamp, stamp
 
 Argument: TypeAlias = str | bytes | int
+TURN_FIELDS = len(TurnRow._fields)
 
 
 def field(kind: Kind, id: str) -> bytes:
@@ -29,9 +32,9 @@ def write_arguments(op: Op) -> list[Argument]:
     match op:
         case AppendOp(session=session, turn=turn, due=due):
             at = stamp(turn.created_at)
-            head = f"{at}{turn.run_id}\0{turn.usage or ''}"
+            head = f",{dump_json(turn.run_id, 'run_id')},{turn.created_at},{turn.usage or 'null'},"
             written: list[Argument] = ["append", *_header(session), turn.run_id, head]
-            return [*written, f"{head}\0{turn.payload}", at, len(due), *due]
+            return [*written, turn.payload, at, len(due), *due]
         case PutSessionOp(row=session, when=when):
             return ["header", *_header(session), _when(when)]
         case PutOp(row=row, when=when):
@@ -94,26 +97,27 @@ def session_row(
     session_id: str, found: Sequence[bytes] | Mapping[bytes, bytes]
 ) -> SessionRow | None:
     """A header, from the fields of its hash and their values; None of an empty one."""
-    if isinstance(found, Mapping):  # by RESP3, which a client of the caller's may speak
-        fields = found
-    else:
-        fields = dict(zip(found[::2], found[1::2], strict=True))
-    if b"h" not in fields:
+    if not found:
         return None
+    if type(found) is list:
+        ends = iter(found)
+        fields = dict(zip(ends, ends, strict=True))
+    else:  # by RESP3, which a client of the caller's may speak
+        fields = dict(found)
     packed = fields[b"h"].decode().split("\0")
-    version, user, agent, keep, created, updated, last, trimmed, *jobs = packed
+    version, user, agent, keep, created, updated, last, trimmed = packed[:8]
     return SessionRow(
         session_id,
         user or None,
         agent or None,
         keep == "1",
-        from_stamp(created),
-        from_stamp(updated),
+        int(created) - EPOCH,
+        int(updated) - EPOCH,
         version,
-        text(fields.get(b"p", b"")),
+        fields[b"p"].decode("utf-8", "replace"),
         int(last),
         int(trimmed),
-        _jobs(jobs, fields) if jobs else {},
+        _jobs(packed[8:], fields) if len(packed) > 8 else {},
     )
 
 
@@ -128,21 +132,25 @@ def _jobs(
 
 
 def turn_row(seq: int, packed: bytes) -> StoredTurn:
-    return next(turn_rows(seq, [packed]))
+    try:
+        row: StoredTurn = load_json(packed)
+        if len(row) == TURN_FIELDS and row[0] == seq:
+            return row
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return seq, "", 0, None, ""  # not written by us: the codec will call it corrupt
 
 
-def turn_rows(first: int, *parts: Sequence[bytes]) -> Iterator[StoredTurn]:
-    """Turns that follow one another, each packed: created_at and run_id, usage, and unless it is
-    trimmed its payload, between NULs."""
-    for seq, packed in enumerate(chain(*parts), first):
-        fields = packed.split(b"\0", 2)
-        try:
-            head = fields[0].decode()
-            created_at, usage = int(head[:18]) - EPOCH, fields[1] or None
-        except (ValueError, IndexError):  # not written by us: the codec will call it corrupt
-            yield seq, "", 0, None, ""
-        else:
-            yield seq, head[18:], created_at, usage, fields[2] if len(fields) > 2 else None
+def turn_rows(first: int, packed: Sequence[bytes]) -> list[StoredTurn]:
+    """Turns that follow one another: each is the JSON of a `StoredTurn`, with usage and payload as
+    they are."""
+    try:
+        rows = [from_json(each, allow_inf_nan=False) for each in packed]
+        if {*map(len, rows)} <= {TURN_FIELDS}:
+            return rows
+    except (ValueError, TypeError):
+        pass
+    return [turn_row(seq, each) for seq, each in enumerate(packed, first)]
 
 
 def text(payload: bytes) -> str:

@@ -44,6 +44,10 @@ class Wire(Protocol):
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
     ) -> Any: ...
 
+    async def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
+        """The answers to commands that only read, sent together. Not on a cluster."""
+        ...
+
     async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
         """The answers to commands that only read, of one moment. Not on a cluster."""
         ...
@@ -56,7 +60,7 @@ class Wire(Protocol):
 
 
 class Call(NamedTuple):
-    """Commands as bytes, and how many; the last answer counts, unless one before is an error."""
+    """Commands as bytes, and how many."""
 
     packed: bytes
     commands: int = 1
@@ -81,7 +85,7 @@ class PoolWire:
         self._lanes = max(1, min(LANES, pool.max_connections))
         self._busy = 0
         self._idle: list[Any] = []  # kept out of the pool, when the pool is ours
-        self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[Call, asyncio.Future[list[Any]]]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -95,17 +99,17 @@ class PoolWire:
             return await self.command("EVAL", script.text, *rest, again=again)
 
     async def command(self, *command: Argument, again: bool = True) -> Any:
-        return await self._send(Call(_pack(command)), again=again)
+        [answer] = await self._send(Call(_pack(command)), again=again)
+        return answer
+
+    async def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
+        return await self._send(Call(b"".join(map(_pack, commands)), len(commands)), again=True)
 
     async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
-        packed = b"".join((_MULTI, *map(_pack, commands), _EXEC))
-        answers: list[Any] = await self._send(Call(packed, len(commands) + 2), again=True)
-        for each in answers:
-            if isinstance(each, ResponseError):
-                raise each
-        return answers
+        *_, answers = await self.pipeline(("MULTI",), *commands, ("EXEC",))
+        return _checked(answers)
 
-    async def _send(self, call: Call, *, again: bool) -> Any:
+    async def _send(self, call: Call, *, again: bool) -> list[Any]:
         try:
             return await self._once(call)
         except LOST:
@@ -127,20 +131,18 @@ class PoolWire:
             await self._pool.disconnect(inuse_connections=True)
         self._timeouts.close()
 
-    async def _once(self, call: Call) -> Any:
+    async def _once(self, call: Call) -> list[Any]:
         if self._busy >= self._lanes:
             future = asyncio.get_running_loop().create_future()
             self._waiting.append((call, future))
-            return await future
+            return _checked(await future)
         self._busy += 1
-        answers: list[Any] = []
+        answers: list[list[Any]] = []
         try:
             await self._exchange([call], answers)
         finally:
             self._next()
-        if isinstance(answers[0], ResponseError):
-            raise answers[0]
-        return answers[0]
+        return _checked(answers[0])
 
     def _next(self) -> None:
         """Pass the lane on to those who wait, or give it back."""
@@ -155,7 +157,7 @@ class PoolWire:
         try:
             while self._waiting:
                 calls: list[Call] = []
-                futures: list[asyncio.Future[Any]] = []
+                futures: list[asyncio.Future[list[Any]]] = []
                 size = 0
                 while self._waiting and len(calls) < TOGETHER and size < 1 << 20:
                     call, future = self._waiting.popleft()
@@ -168,8 +170,8 @@ class PoolWire:
         finally:
             self._busy -= 1
 
-    async def _answer(self, calls: list[Call], futures: list[asyncio.Future[Any]]) -> None:
-        answers: list[Any] = []
+    async def _answer(self, calls: list[Call], futures: list[asyncio.Future[list[Any]]]) -> None:
+        answers: list[list[Any]] = []
         lost: BaseException | None = None
         try:
             await self._exchange(calls, answers)
@@ -178,13 +180,12 @@ class PoolWire:
         for number, future in enumerate(futures):
             if future.done():
                 continue
-            answer = answers[number] if number < len(answers) else lost
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
+            if lost is None or number < len(answers):
+                future.set_result(answers[number])
             else:
-                future.set_result(answer)
+                future.set_exception(lost)
 
-    async def _exchange(self, calls: Sequence[Call], answers: list[Any]) -> None:
+    async def _exchange(self, calls: Sequence[Call], answers: list[list[Any]]) -> None:
         connection = await self._connection()
         timeout = asyncio.timeout(None)
         try:
@@ -194,7 +195,8 @@ class PoolWire:
                 if self._closed:
                     raise ConnectionError("the storage was closed meanwhile")
                 for call in calls:
-                    answers.append(await _answer_to(call, connection))  # noqa: PERF401 - some are kept
+                    found = [await _answer(connection) for _ in range(call.commands)]
+                    answers.append(found)
         except BaseException as error:
             # An answer may still come: nobody else may take it for theirs.
             await connection.disconnect(nowait=True)
@@ -213,7 +215,7 @@ class PoolWire:
             raise ConnectionError("the storage was closed meanwhile")
         try:
             if self._idle:
-                return await self._checked(self._idle.pop())
+                return await self._usable(self._idle.pop())
             async with asyncio.timeout(self._connect_timeout):
                 return await self._new()
         except Exception as error:
@@ -223,7 +225,7 @@ class PoolWire:
                 raise CannotConnect from error
             raise
 
-    async def _checked(self, connection: Any) -> Any:
+    async def _usable(self, connection: Any) -> Any:
         try:
             if not await _is_ready(connection):
                 async with asyncio.timeout(self._connect_timeout):
@@ -253,16 +255,18 @@ class PoolWire:
         release.add_done_callback(self._tasks.discard)
 
 
-async def _answer_to(call: Call, connection: Any) -> Any:
-    answer: Any = None
-    for _ in range(call.commands):
-        try:
-            found = await connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            found = error
-        if not isinstance(answer, ResponseError):
-            answer = found
-    return answer
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
+
+
+def _checked(answers: list[Any]) -> list[Any]:
+    for each in answers:
+        if isinstance(each, ResponseError):
+            raise each
+    return answers
 
 
 async def _is_ready(connection: Any) -> bool:

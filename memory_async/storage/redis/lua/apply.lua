@@ -302,8 +302,9 @@ for number, op in ipairs(ops) do
     if op.at > updated then updated = op.at end
     last, changed = last + 1, true
     seq = last
-    call('RPUSH', TURNS, op.turn)
-    call('RPUSH', HEADS, op.head)
+    local head = string.format('[%.0f', seq) .. op.head
+    call('RPUSH', TURNS, head .. op.turn .. ']')
+    call('RPUSH', HEADS, head .. 'null]')
     call('HSET', RUNS, op.run, seq)
   elseif op.type == 'header' then
     if exists then
