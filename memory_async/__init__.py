@@ -45,7 +45,6 @@ if TYPE_CHECKING:
         Record,
         Requirement,
         Session,
-        Turn,
         UserProfile,
     )
     from memory_async.run import Run, RunPaused
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from memory_async.storage.redis import RedisStorage
     from memory_async.storage.sqlite import SqliteStorage
     from memory_async.storage.url import open_storage
+    from memory_async.turns import Turn
 
 # Module -> the public names it holds.
 _MODULES = {
@@ -132,7 +132,6 @@ _MODULES = {
         "Record",
         "Requirement",
         "Session",
-        "Turn",
         "UserProfile",
     ),
     "run": (
@@ -167,6 +166,7 @@ _MODULES = {
     "storage.redis": ("RedisStorage",),
     "storage.sqlite": ("SqliteStorage",),
     "storage.url": ("open_storage",),
+    "turns": ("Turn",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -15,11 +15,12 @@ from memory_async.jsontext import dump_json
 from memory_async.keys import Key, Partition, new_version, to_micros, utc_now
 from memory_async.model import Model, ask, complete_json
 from memory_async.profile import check_schema, known_names, profile_job, validate
-from memory_async.records import Session, Turn, UserProfile
+from memory_async.records import Session, UserProfile
 from memory_async.settings import UserMemoryMode
 from memory_async.shield import to_the_end
 from memory_async.storage.protocol import ABSENT, Advance, Put, Storage, SupportsAnalysis
 from memory_async.transcript import take, user_text
+from memory_async.turns import Turn
 
 __all__ = ["AnalysisJob", "StorageAnalysisJob"]
 

@@ -14,8 +14,9 @@ from memory_async.errors import (
 )
 from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Partition, check_id, compound_prefix
-from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
+from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session
 from memory_async.storage.protocol import ABSENT, Expect, Put, Storage
+from memory_async.turns import Turn
 
 __all__ = ["check_status", "decide", "decisions_of", "discard", "find_run"]
 

@@ -20,7 +20,7 @@ from memory_async.errors import (
     StorageUnavailableError,
 )
 from memory_async.keys import compound_prefix, new_version, utc_now
-from memory_async.records import Checkpoint, Lease, Turn
+from memory_async.records import Checkpoint, Lease
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -32,6 +32,7 @@ from memory_async.storage.protocol import (
     Storage,
     Write,
 )
+from memory_async.turns import Turn
 
 __all__ = ["Claim", "clear_run"]
 

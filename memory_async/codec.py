@@ -8,13 +8,13 @@ back as it was is refused with `PayloadError` before anything is written.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
-from memory_async.jsontext import dump_json, dump_texts, load_json
+from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Kind, Partition, check_id, from_micros, to_micros
 from memory_async.records import (
     FIELD_NAMES,
@@ -23,14 +23,10 @@ from memory_async.records import (
     Record,
     Requirement,
     Session,
-    Turn,
 )
 from memory_async.stored import (
-    Entry,
     build_messages,
-    dump_entries,
     dump_messages,
-    entries_of,
     load_entries,
     set_now,
 )
@@ -51,7 +47,7 @@ class TurnRow(NamedTuple):
     payload: str | None
 
 
-StoredTurn: TypeAlias = Sequence[Any]
+StoredTurn: TypeAlias = tuple[int, str, int, Any, Any]
 """A `TurnRow` as engines give it, of which many are read: as plain as they come. Usage and payload
 are JSON, as text or in UTF-8, or what was read from it."""
 
@@ -150,10 +146,9 @@ _COLUMNS = {
 }
 _SESSION_PAYLOAD = {"metadata"}
 _NO_METADATA = dump_json({"v": FORMAT, "metadata": {}}, "session")
-_IN_RANGE = to_micros(datetime.max.replace(tzinfo=UTC))
-_NO_TURN: dict[str, Any] = {"v": FORMAT, "messages": []}  # what is left of one that was trimmed
+LAST_MICROS = to_micros(datetime.max.replace(tzinfo=UTC))
 # What reading a payload that is not ours may raise.
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     KeyError,
@@ -177,14 +172,14 @@ def _parse(payload: str, name: str, *of: object) -> dict[str, Any]:
     try:
         data: dict[str, Any] = load_json(payload)
         found = data.pop("v")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CorruptRecordError(f"cannot read {name % of}: {error!r}") from error
     if found != FORMAT:
-        _refuse_format(found, name % of)
+        refuse_format(found, name % of)
     return data
 
 
-def _refuse_format(found: object, name: str) -> NoReturn:
+def refuse_format(found: object, name: str) -> NoReturn:
     if not isinstance(found, int) or found < FORMAT:
         raise CorruptRecordError(f"cannot read {name}: its format is {found!r}")
     raise SchemaTooNewError(
@@ -193,63 +188,6 @@ def _refuse_format(found: object, name: str) -> NoReturn:
 
 
 # --- records --------------------------------------------------------------------------------------
-
-
-def encode_turn(turn: Turn) -> TurnRow:
-    check_id("run_id", turn.run_id)
-    entries = entries_of(turn)
-    plain = {dict}.issuperset(map(type, entries))
-    data: dict[str, Any] = {"v": FORMAT, "messages": entries if plain else dump_entries(entries)}
-    if turn.user_id is not None:
-        data["user_id"] = turn.user_id
-    usage = None if turn.usage is None else dump_json(turn.usage, "usage")
-    created = to_micros(turn.created_at)
-    dump = dump_texts if plain else dump_json
-    return TurnRow(turn.seq, turn.run_id, created, usage, dump(data, "turn"))
-
-
-_new = object.__new__
-_TURN_NAME = "turn %s of session %r"
-
-
-def decode_turn(session_id: str, row: StoredTurn) -> Turn:
-    entries, user_id, usage = read_turn(session_id, row)
-    return put_off(entries, session_id, user_id, usage, row[:3])
-
-
-def put_off(
-    entries: list[Entry],
-    session_id: str,
-    user_id: str | None,
-    usage: Any,
-    row: Sequence[Any],
-) -> Turn:
-    """A turn of what was read, which it becomes when it is looked at; ``row`` begins as a
-    `StoredTurn` does."""
-    turn = _new(Turn)
-    set_now(turn, "_later", (entries, session_id, user_id, usage, row))
-    return turn
-
-
-def read_turn(session_id: str, row: StoredTurn) -> tuple[list[Entry], str | None, Any]:
-    """What is said in a turn, the session's owner, and the usage."""
-    seq, _, created_at, usage, payload = row
-    try:
-        if type(payload) is dict:
-            data = payload
-        else:
-            data = _NO_TURN if payload is None else load_json(payload)
-        if (found := data["v"]) != FORMAT:
-            _refuse_format(found, _TURN_NAME % (seq, session_id))
-        if not 0 <= created_at <= _IN_RANGE:
-            from_micros(created_at)  # raises, or is before 1970
-        entries = load_entries(data["messages"])
-        if type(usage) in (str, bytes):
-            usage = load_json(usage)
-        return entries, data.get("user_id"), usage
-    except _UNREADABLE as error:
-        name = _TURN_NAME % (seq, session_id)
-        raise CorruptRecordError(f"cannot read {name}: {error!r}") from error
 
 
 def _check_ids(record: Record) -> None:
@@ -281,30 +219,28 @@ def encode_session(session: Session) -> SessionRow:
 
 
 def decode_session(row: SessionRow) -> Session:
-    if (payload := row.payload) == _NO_METADATA:  # as it is for most
-        data: dict[str, Any] = {"metadata": {}}
+    """A header, most of whose fields are put off: a run looks at few of them."""
+    data: dict[str, Any]
+    if row.payload == _NO_METADATA:
+        data = {"metadata": {}}
     else:
-        data = _parse(payload, "session %r", row.session_id)
+        data = _parse(row.payload, "session %r", row.session_id)
+    session = object.__new__(Session)
     try:
+        for micros in (row.created_at, row.updated_at):
+            if not 0 <= micros <= LAST_MICROS:
+                from_micros(micros)  # raises, or is before 1970
         jobs = {}
         for name, (through, value) in sorted(row.jobs.items()) if row.jobs else ():
             jobs[name] = JobState(through, None if value is None else load_json(value))
-        return Session(
-            session_id=row.session_id,
-            user_id=row.user_id,
-            agent_id=row.agent_id,
-            keep_turns=bool(row.keep_turns),
-            created_at=from_micros(row.created_at),
-            updated_at=from_micros(row.updated_at),
-            version=row.version,
-            last_seq=row.last_seq,
-            trimmed=row.trimmed,
-            jobs=jobs,
-            metadata=data.pop("metadata"),
-            extra=data,
-        )
-    except _UNREADABLE as error:
+        set_now(session, "metadata", data.pop("metadata"))
+    except UNREADABLE as error:
         raise CorruptRecordError(f"cannot read session {row.session_id!r}: {error!r}") from error
+    set_now(session, "user_id", row.user_id)
+    set_now(session, "jobs", jobs)
+    set_now(session, "extra", data)
+    set_now(session, "_later", (row,))
+    return session
 
 
 def salvage_session(row: SessionRow) -> Session:
@@ -375,5 +311,5 @@ def decode_record(row: RecordRow) -> Record:
             version=row.version,
             extra={name: value for name, value in data.items() if name not in known},
         )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CorruptRecordError(f"cannot read {key}: {error!r}") from error

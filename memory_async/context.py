@@ -11,9 +11,8 @@ from pydantic import BaseModel
 
 from memory_async.message import Message
 from memory_async.profile import Profile
-from memory_async.records import Turn
 from memory_async.stored import Entry, PutOff, build_messages, entries_of, set_now
-from memory_async.turns import Turns
+from memory_async.turns import Turn, Turns
 
 __all__ = ["Context", "CountTokens", "ProfileT", "choose_history", "context_of"]
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from memory_async.records import Turn
+    from memory_async.turns import Turn
 
 __all__ = [
     "ConfigurationError",

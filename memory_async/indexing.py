@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from memory_async.meaning import lines_of, vectors_of
-from memory_async.records import Session, Turn
+from memory_async.records import Session
 from memory_async.searchable import said
 from memory_async.storage.protocol import ALWAYS, Advance, Put, Storage, SupportsSearch, Write
+from memory_async.turns import Turn
 from memory_async.vectors import Embed
 
 __all__ = ["SEARCH_JOB", "SearchJob"]

@@ -14,10 +14,11 @@ from memory_async.errors import ConflictError, MemoryAsyncError
 from memory_async.forget import finish_forgetting
 from memory_async.forked import keep
 from memory_async.keys import Cursor, Key, Kind, Partition
-from memory_async.records import Record, Session, Turn, UserProfile
+from memory_async.records import Record, Session, UserProfile
 from memory_async.settings import check_count
 from memory_async.storage.protocol import Advance, Storage, SupportsSweep
 from memory_async.transcript import MAX_TURNS
+from memory_async.turns import Turn
 
 __all__ = ["Job", "JobQueue", "Jobs", "OnJobError"]
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from memory_async.errors import CorruptRecordError
 from memory_async.keys import Partition
 from memory_async.message import Message
-from memory_async.records import Item, Session, Turn
+from memory_async.records import Item, Session
 from memory_async.searchable import searched
 from memory_async.storage.protocol import Storage
+from memory_async.turns import Turn
 from memory_async.vectors import Embed, Vector, cosine, embed_texts, pack, unpack
 
 __all__ = ["Line", "Place", "lines_of", "nearest", "vectors_of"]

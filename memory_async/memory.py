@@ -19,7 +19,7 @@ from memory_async.keys import Key, check_id, new_run_id, new_version, utc_now
 from memory_async.learning import job_names, make_jobs
 from memory_async.message import MessagesLike
 from memory_async.model import ModelLike
-from memory_async.records import Session, Turn
+from memory_async.records import Session
 from memory_async.render import refuse_rendered
 from memory_async.runs import Runs
 from memory_async.settings import Settings, UserMemoryMode
@@ -34,6 +34,7 @@ from memory_async.storage.protocol import (
 )
 from memory_async.storage.url import open_storage
 from memory_async.stored import parse_entries
+from memory_async.turns import Turn
 from memory_async.usage import parse_usage
 from memory_async.vectors import Embed
 from memory_async.view import INHERIT, Inherit, ProfileT, Shared, given_or_new_id, logger

@@ -1,11 +1,11 @@
-"""What is stored: `Turn` in the log of a `Session`, and small records beside it.
+"""What is stored beside the log of turns: the `Session` it belongs to, and small records.
 
 Their addresses are in `memory_async.keys`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -16,12 +16,11 @@ from memory_async.keys import (
     Partition,
     compound_id,
     from_micros,
-    new_run_id,
     new_version,
     utc_now,
 )
 from memory_async.message import Message
-from memory_async.stored import Entry, PutOff, build_messages, set_now
+from memory_async.stored import PutOff, set_now
 
 __all__ = [
     "Checkpoint",
@@ -36,7 +35,6 @@ __all__ = [
     "Record",
     "Requirement",
     "Session",
-    "Turn",
     "UserProfile",
 ]
 
@@ -56,80 +54,7 @@ class JobState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn(PutOff):
-    """One completed run: the unit of persistence, append-only.
-
-    ``seq`` counts from 1 within the session and is never reused (0: not stored yet). ``run_id`` is
-    the idempotency key: the same run saved twice is stored once. ``user_id`` is the session's
-    owner. ``usage`` is whatever numbers the caller reported, e.g. ``{"input_tokens": 12}``.
-    """
-
-    kind: ClassVar[Kind] = "turn"
-
-    session_id: str
-    messages: list[Message] = field(default_factory=list)
-    run_id: str = field(default_factory=new_run_id)
-    user_id: str | None = None
-    usage: dict[str, Any] | None = None
-    created_at: datetime = field(default_factory=utc_now)
-    seq: int = 0
-
-    @classmethod
-    def of_entries(
-        cls,
-        entries: list[Entry],
-        *,
-        session_id: str,
-        user_id: str | None,
-        usage: dict[str, Any] | None,
-        run_id: str,
-        seq: int = 0,
-        created_at: datetime | None = None,
-    ) -> Turn:
-        """A new turn whose messages are put off."""
-        turn = object.__new__(cls)
-        set_now(turn, "session_id", session_id)
-        set_now(turn, "user_id", user_id)
-        set_now(turn, "usage", usage)
-        set_now(turn, "run_id", run_id)
-        set_now(turn, "created_at", created_at or utc_now())
-        set_now(turn, "seq", seq)
-        set_now(turn, "_later", (entries,))
-        return turn
-
-    def numbered(self, seq: int) -> Turn:
-        """This turn under ``seq``, as the log has it; what is put off stays so."""
-        later = self._later
-        if later is None or later[1:]:  # nothing is put off, or all of a stored turn
-            return replace(self, seq=seq)
-        return Turn.of_entries(
-            later[0],
-            session_id=self.session_id,
-            user_id=self.user_id,
-            usage=self.usage,
-            run_id=self.run_id,
-            seq=seq,
-            created_at=self.created_at,
-        )
-
-    def _fill(self, entries: list[Entry], *stored: Any) -> None:
-        set_now(self, "messages", build_messages(entries))
-        if stored:
-            session_id, user_id, usage, (seq, run_id, micros, *_) = stored
-            set_now(self, "session_id", session_id)
-            set_now(self, "run_id", run_id)
-            set_now(self, "user_id", user_id)
-            set_now(self, "usage", usage)
-            set_now(self, "created_at", from_micros(micros))
-            set_now(self, "seq", seq)
-
-    @property
-    def key(self) -> Key:
-        return Key("turn", Partition("session", self.session_id), self.run_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(PutOff):
     """What all records share. ``version`` is an opaque token minted by the writer of each change;
     ``extra`` carries fields written by another version of this library, so they are not lost."""
 
@@ -178,6 +103,17 @@ class Session(Record):
     last_seq: int = 0
     trimmed: int = 0
     jobs: dict[str, JobState] = field(default_factory=dict)
+
+    def _fill(self, row: tuple[Any, ...]) -> None:
+        session_id, _, agent_id, keep_turns, created, updated, version, _, last, trimmed, _ = row
+        set_now(self, "session_id", session_id)
+        set_now(self, "agent_id", agent_id)
+        set_now(self, "keep_turns", bool(keep_turns))
+        set_now(self, "created_at", from_micros(created))
+        set_now(self, "updated_at", from_micros(updated))
+        set_now(self, "version", version)
+        set_now(self, "last_seq", last)
+        set_now(self, "trimmed", trimmed)
 
     @property
     def key(self) -> Key:

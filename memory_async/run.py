@@ -18,9 +18,10 @@ from memory_async.errors import ConfigurationError, LeaseLostError, PayloadError
 from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import check_id
 from memory_async.message import Message, MessagesLike, parse_messages
-from memory_async.records import Checkpoint, Decision, Requirement, RequirementKind, Turn
+from memory_async.records import Checkpoint, Decision, Requirement, RequirementKind
 from memory_async.render import refuse_rendered
 from memory_async.shield import to_the_end
+from memory_async.turns import Turn
 from memory_async.usage import parse_usage
 from memory_async.view import ProfileT
 

@@ -11,11 +11,12 @@ from memory_async.errors import ConflictError, DecisionMissingError, RunAlreadyC
 from memory_async.keys import Partition, check_id, new_run_id, utc_now
 from memory_async.learning import job_names
 from memory_async.message import Message, MessagesLike, parse_messages
-from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
+from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session
 from memory_async.render import refuse_rendered
 from memory_async.run import Run, RunBlock
 from memory_async.shield import to_the_end
 from memory_async.storage.protocol import ABSENT, Append, Expect, Put, Trim, Write
+from memory_async.turns import Turn
 from memory_async.usage import parse_usage
 from memory_async.view import ProfileT, View
 

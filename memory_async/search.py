@@ -11,9 +11,10 @@ from typing import NamedTuple
 from memory_async.indexing import SEARCH_JOB
 from memory_async.meaning import Place, lines_of, nearest
 from memory_async.ranking import AROUND, Passage, rank
-from memory_async.records import Record, Session, Turn
+from memory_async.records import Record, Session
 from memory_async.searchable import Label, said, speaker_of
 from memory_async.storage.protocol import Storage, SupportsSearch
+from memory_async.turns import Turn
 from memory_async.vectors import Embed, cosine, embed_texts
 
 __all__ = ["Hit", "search_turns"]

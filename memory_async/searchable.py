@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from memory_async.keys import from_micros, to_micros
 from memory_async.message import Message
-from memory_async.records import Turn
+from memory_async.turns import Turn
 
 __all__ = ["Label", "said", "searched", "speaker_of"]
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from memory_async.errors import ModelError
 from memory_async.model import Model, ask
-from memory_async.records import Session, Turn
+from memory_async.records import Session
 from memory_async.storage.protocol import Advance, Storage
 from memory_async.transcript import take, turn_text
+from memory_async.turns import Turn
 
 __all__ = ["SUMMARY_JOB", "SummaryJob", "summary_of"]
 

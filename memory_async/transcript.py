@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from memory_async.message import Message
-from memory_async.records import Turn
+from memory_async.turns import Turn
 
 __all__ = ["MAX_CHARACTERS", "MAX_TURNS", "take", "turn_text", "user_text"]
 

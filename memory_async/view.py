@@ -24,13 +24,14 @@ from memory_async.recall import (
     recall_lines,
     source_lines,
 )
-from memory_async.records import Session, Turn, UserProfile
+from memory_async.records import Session, UserProfile
 from memory_async.render import render
 from memory_async.search import Hit, search_turns
 from memory_async.settings import Settings, check_count
 from memory_async.storage.batch import check_owner
 from memory_async.storage.protocol import Snapshot, Storage
 from memory_async.summary import SUMMARY_JOB, summary_of
+from memory_async.turns import Turn
 from memory_async.usage import add_usage
 from memory_async.words import require_stemmer
 

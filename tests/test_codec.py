@@ -15,7 +15,8 @@ from memory_async import codec
 from memory_async.errors import CorruptRecordError, PayloadError, SchemaTooNewError
 from memory_async.keys import Key, Partition, compound_id, from_micros, new_run_id, to_micros
 from memory_async.message import Message
-from memory_async.records import Checkpoint, Decision, Item, JobState, Requirement, Session, Turn
+from memory_async.records import Checkpoint, Decision, Item, JobState, Requirement, Session
+from memory_async.turns import Turn, decode_turn, encode_turn
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 10, tzinfo=UTC)
 TURN = Turn(session_id="s", messages=[Message(role="user", content="hi")], created_at=NOW)
@@ -31,14 +32,14 @@ def payload_of(record: Checkpoint | Item) -> dict[str, Any]:
 
 
 def turn_through(messages: list[Message]) -> list[Message]:
-    row = codec.encode_turn(replace(TURN, messages=messages))
-    return codec.decode_turn("s", row).messages
+    row = encode_turn(replace(TURN, messages=messages))
+    return decode_turn("s", row).messages
 
 
 class TestPayloads:
     def test_a_payload_says_its_format(self) -> None:
         for payload in (
-            codec.encode_turn(TURN).payload,
+            encode_turn(TURN).payload,
             codec.encode_session(SESSION).payload,
             codec.encode_record(RUN).payload,
         ):
@@ -59,7 +60,7 @@ class TestPayloads:
         newer = json.dumps({"v": version, "metadata": {}, "messages": []})
         says = f"format {version}, this memory_async knows 1: upgrade"
         with pytest.raises(SchemaTooNewError, match=f"turn 3 of session 's' has {says}"):
-            codec.decode_turn("s", codec.encode_turn(TURN)._replace(seq=3, payload=newer))
+            decode_turn("s", encode_turn(TURN)._replace(seq=3, payload=newer))
         with pytest.raises(SchemaTooNewError, match=f"session 's' has {says}"):
             codec.decode_session(codec.encode_session(SESSION)._replace(payload=newer))
         with pytest.raises(SchemaTooNewError, match=f"checkpoint 'r' in session/s has {says}"):
@@ -76,7 +77,7 @@ class TestPayloads:
     )  # fmt: skip
     def test_what_is_no_payload_is_corrupt(self, payload: str) -> None:
         with pytest.raises(CorruptRecordError, match="turn 0 of session 's'"):
-            codec.decode_turn("s", codec.encode_turn(TURN)._replace(payload=payload))
+            decode_turn("s", encode_turn(TURN)._replace(payload=payload))
         with pytest.raises(CorruptRecordError, match="session 's'"):
             codec.decode_session(codec.encode_session(SESSION)._replace(payload=payload))
         with pytest.raises(CorruptRecordError, match="checkpoint 'r' in session/s"):
@@ -89,15 +90,15 @@ class TestPayloads:
     )
     def test_messages_that_are_none_are_corrupt(self, messages: Any) -> None:
         for payload in ({"v": 1}, {"v": 1, "messages": messages}):
-            row = codec.encode_turn(TURN)._replace(payload=json.dumps(payload))
+            row = encode_turn(TURN)._replace(payload=json.dumps(payload))
             with pytest.raises(CorruptRecordError):
-                codec.decode_turn("s", row)
+                decode_turn("s", row)
 
     def test_columns_that_are_out_of_range_are_corrupt(self) -> None:
         with pytest.raises(CorruptRecordError):
-            codec.decode_turn("s", codec.encode_turn(TURN)._replace(created_at=10**30))
+            decode_turn("s", encode_turn(TURN)._replace(created_at=10**30))
         with pytest.raises(CorruptRecordError):
-            codec.decode_turn("s", codec.encode_turn(TURN)._replace(usage="rubbish"))
+            decode_turn("s", encode_turn(TURN)._replace(usage="rubbish"))
         with pytest.raises(CorruptRecordError):
             codec.decode_session(codec.encode_session(SESSION)._replace(updated_at=10**30))
         with pytest.raises(CorruptRecordError):
@@ -169,7 +170,7 @@ class TestUnknownFields:
 class TestMessages:
     def test_a_message_is_stored_once(self) -> None:
         [plain, unusual] = json.loads(
-            codec.encode_turn(
+            encode_turn(
                 replace(
                     TURN,
                     messages=[
@@ -200,7 +201,7 @@ class TestMessages:
             Message(role="user", content="hi", raw={}),
         ):
             with pytest.raises(PayloadError, match="raw"):
-                codec.encode_turn(replace(TURN, messages=[changed]))
+                encode_turn(replace(TURN, messages=[changed]))
 
 
 class TestRefused:
@@ -249,7 +250,7 @@ class TestRefused:
         with pytest.raises(PayloadError):
             codec.encode_session(replace(SESSION, version=bad))
         with pytest.raises(PayloadError):
-            codec.encode_turn(replace(TURN, run_id=bad))
+            encode_turn(replace(TURN, run_id=bad))
 
     def test_the_longest_ids_are_all_taken(self) -> None:
         long = "x" * 512

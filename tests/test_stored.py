@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from memory_async import Context, InMemoryStorage, Memory, Message, Turn, codec, stored
+from memory_async import Context, InMemoryStorage, Memory, Message, Turn, stored
 from memory_async.errors import CorruptRecordError, PayloadError
 from memory_async.jsontext import MAX_DEPTH
 from memory_async.message import parse_messages
+from memory_async.turns import decode_turn, encode_turn
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 10, tzinfo=UTC)
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -47,7 +48,7 @@ def made_of(said: list[dict[str, Any]]) -> Turn:
 
 
 def read(turn: Turn) -> Turn:
-    return codec.decode_turn(turn.session_id, codec.encode_turn(turn))
+    return decode_turn(turn.session_id, encode_turn(turn))
 
 
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID)
@@ -61,7 +62,7 @@ class TestTurn:
         assert asdict(read(turn)) == asdict(turn)
         assert type(read(turn)) is Turn
         assert read(turn).key == turn.key
-        assert codec.encode_turn(read(turn)) == codec.encode_turn(turn)
+        assert encode_turn(read(turn)) == encode_turn(turn)
 
     def test_it_differs_where_a_message_does(self, said: list[dict[str, Any]]) -> None:
         turn = made_of(said)
@@ -127,7 +128,7 @@ def test_a_name_that_does_not_exist_is_said_so() -> None:
 def test_what_is_no_message_is_found_when_it_is_read(message: Any) -> None:
     payload = json.dumps({"v": 1, "messages": [*PLAIN, message]})
     with pytest.raises(CorruptRecordError, match="turn 7 of session 's'"):
-        codec.decode_turn("s", codec.encode_turn(made_of([]))._replace(payload=payload))
+        decode_turn("s", encode_turn(made_of([]))._replace(payload=payload))
 
 
 def test_the_deepest_that_is_taken_comes_back() -> None:
@@ -180,7 +181,7 @@ class TestSaved:
         saved = Turn.of_entries(
             entries, session_id="s", run_id="r", user_id=None, usage=None, created_at=NOW
         )
-        assert codec.encode_turn(saved) == codec.encode_turn(turn)
+        assert encode_turn(saved) == encode_turn(turn)
         assert saved.numbered(3) == replace(turn, seq=3)
         assert saved == turn
         assert saved.numbered(3) == replace(turn, seq=3)
@@ -189,7 +190,7 @@ class TestSaved:
         entries = stored.parse_entries({"role": "user", "content": "\ud800"})
         turn = Turn.of_entries(entries, session_id="s", run_id="r", user_id=None, usage=None)
         with pytest.raises(PayloadError, match="turn holds a lone surrogate"):
-            codec.encode_turn(turn)
+            encode_turn(turn)
 
     async def test_what_the_caller_changes_later_is_not_in_the_turn(self) -> None:
         memory = Memory(InMemoryStorage(), "s", full_session_memory=True)

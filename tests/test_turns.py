@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from memory_async import Message, Turn, codec
+from memory_async import Message, Turn
 from memory_async.codec import StoredTurn, TurnRow
 from memory_async.context import choose_history
 from memory_async.errors import CorruptRecordError, SchemaTooNewError
-from memory_async.turns import Turns
+from memory_async.turns import Turns, encode_turn
 
 NOW = datetime(2024, 5, 6, tzinfo=UTC)
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -51,7 +51,7 @@ def never(error: CorruptRecordError) -> None:
 
 
 def read(turns: list[Turn]) -> Turns:
-    return Turns("s", [in_utf8(codec.encode_turn(turn)) for turn in turns], never)
+    return Turns("s", [in_utf8(encode_turn(turn)) for turn in turns], never)
 
 
 def test_they_are_the_turns_that_were_written() -> None:
@@ -84,7 +84,7 @@ def test_they_are_the_turns_that_were_written() -> None:
 )
 def test_one_that_cannot_be_read_hides_no_other(broken: dict[str, Any]) -> None:
     turns = turns_of(plain(1), plain(2), plain(3))
-    rows = [codec.encode_turn(turn) for turn in turns]
+    rows = [encode_turn(turn) for turn in turns]
     skipped: list[CorruptRecordError] = []
     found = Turns("s", [rows[0], rows[1]._replace(**broken), rows[2]], skipped.append)
     assert found == [turns[0], turns[2]]
@@ -94,7 +94,7 @@ def test_one_that_cannot_be_read_hides_no_other(broken: dict[str, Any]) -> None:
 
 
 def test_a_newer_format_is_no_corruption() -> None:
-    [row] = [codec.encode_turn(turn) for turn in turns_of(plain(1))]
+    [row] = [encode_turn(turn) for turn in turns_of(plain(1))]
     with pytest.raises(SchemaTooNewError, match="turn 1"):
         Turns("s", [row._replace(payload='{"v":2,"messages":[]}')], never)
 

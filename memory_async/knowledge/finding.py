@@ -14,8 +14,9 @@ from memory_async.errors import CorruptRecordError
 from memory_async.keys import Key, Partition
 from memory_async.knowledge.adding import VECTORS
 from memory_async.ranking import Passage, rank
-from memory_async.records import Chunk, Document, Item, Record, Turn
+from memory_async.records import Chunk, Document, Item, Record
 from memory_async.storage.protocol import Storage, SupportsSearch
+from memory_async.turns import Turn
 from memory_async.vectors import Vector, cosine, unpack
 
 __all__ = ["MAX_CANDIDATES", "KnowledgeHit", "Question", "documents", "fits", "search"]

@@ -14,7 +14,7 @@ from memory_async.errors import (
 )
 from memory_async.jsontext import dump_json
 from memory_async.keys import MAX_KEY_BYTES, Key, Partition, check_id, to_micros
-from memory_async.records import Session, Turn
+from memory_async.records import Session
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -29,6 +29,7 @@ from memory_async.storage.protocol import (
     When,
     Write,
 )
+from memory_async.turns import Turn, encode_turn
 
 
 class AppendOp(NamedTuple):
@@ -206,7 +207,7 @@ def _encode_append(write: Append, limit: int) -> AppendOp:
     session, turn = write.session, write.turn
     if turn.session_id != session.session_id or turn.user_id != session.user_id:
         raise ConfigurationError("the turn and the session of an Append differ in id or user")
-    encoded = codec.encode_turn(turn)
+    encoded = encode_turn(turn)
     _check_size(encoded.payload, limit, "turn")
     due = () if not write.due else dict.fromkeys(check_id("a job's name", j) for j in write.due)
     return AppendOp(codec.encode_session(session), encoded, tuple(due))

@@ -30,11 +30,11 @@ from memory_async.keys import (
     to_micros,
     utc_now,
 )
-from memory_async.records import Record, Session, Turn, UserProfile
+from memory_async.records import Record, Session, UserProfile
 from memory_async.shield import to_the_end
 from memory_async.storage.batch import AppendOp, Batch, prepare
 from memory_async.storage.protocol import Result, Snapshot, Write
-from memory_async.turns import Turns
+from memory_async.turns import Turn, Turns, decode_turn
 
 logger = logging.getLogger("memory_async.storage")
 
@@ -145,7 +145,7 @@ class Driver(ABC):
         if batch.turn is None:
             return [Result(did) for did in done.did]
         if done.known is not None:
-            known = codec.decode_turn(batch.turn.session_id, done.known)
+            known = decode_turn(batch.turn.session_id, done.known)
             turn = replace(known, user_id=batch.turn.user_id)  # trimming took it, with the rest
             return [Result(False, turn if op is batch.append else None) for op in batch.ops]
         turn = batch.turn.numbered(done.seq)
@@ -164,7 +164,7 @@ class Driver(ABC):
             return self._decode_session(row)
         if isinstance(row, RecordRow):
             return codec.decode_record(row)
-        return codec.decode_turn(key.partition.id, row)
+        return decode_turn(key.partition.id, row)
 
     async def find(
         self,

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 from memory_async.keys import Cursor, Key, Kind, Partition
-from memory_async.records import Record, Session, Turn, UserProfile
+from memory_async.records import Record, Session, UserProfile
+from memory_async.turns import Turn
 
 __all__ = [
     "ABSENT",

@@ -15,7 +15,7 @@ from memory_async.keys import Cursor
 from memory_async.message import Message, MessagesLike
 from memory_async.model import ModelLike
 from memory_async.recall import Knowledge
-from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session, Turn
+from memory_async.records import Checkpoint, CheckpointStatus, Decision, Session
 from memory_async.search import Hit
 from memory_async.settings import UserMemoryMode
 from memory_async.storage import protocol
@@ -23,6 +23,7 @@ from memory_async.sync.block import Block
 from memory_async.sync.recall import PlainKnowledge, searched
 from memory_async.sync.run import RunBlock
 from memory_async.sync.storage import Storage
+from memory_async.turns import Turn
 from memory_async.vectors import Embed
 from memory_async.view import INHERIT, Inherit, ProfileT
 

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from memory_async import run
 from memory_async.context import Context
 from memory_async.message import Message, MessagesLike
-from memory_async.records import Decision, Requirement, Turn
+from memory_async.records import Decision, Requirement
 from memory_async.run import KEEP, RunStatus
 from memory_async.sync.portal import Portal
+from memory_async.turns import Turn
 from memory_async.view import ProfileT
 
 __all__ = ["Run", "RunBlock"]

@@ -12,12 +12,13 @@ from typing import Any
 from memory_async.forked import watch
 from memory_async.keys import Cursor, Key, Kind, Partition
 from memory_async.memory import Memory
-from memory_async.records import Record, Turn
+from memory_async.records import Record
 from memory_async.storage import protocol
 from memory_async.storage.protocol import Result, Snapshot, Write
 from memory_async.storage.url import open_storage
 from memory_async.sync.block import Block
 from memory_async.sync.portal import EXIT_SECONDS, Portal
+from memory_async.turns import Turn
 
 __all__ = ["Storage"]
 

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from memory_async.errors import StorageUnavailableError
 from memory_async.keys import Cursor, Key, Kind, Partition
-from memory_async.records import Record, Turn
+from memory_async.records import Record
 from memory_async.storage.protocol import Result, Snapshot, Storage, Write
+from memory_async.turns import Turn
 
 
 class Around:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memory_async.errors import ConfigurationError, ConflictError
-from memory_async.records import JobState, Session, Turn
+from memory_async.records import JobState, Session
 from memory_async.storage.protocol import (
     ALWAYS,
     Advance,
@@ -30,6 +30,7 @@ from memory_async.testing.material import (
     unique,
 )
 from memory_async.testing.suite import Suite, promises
+from memory_async.turns import Turn
 
 
 class JobConformance(Suite):

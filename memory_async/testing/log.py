@@ -10,7 +10,7 @@ import pytest
 from memory_async.errors import SessionOwnershipError
 from memory_async.keys import Key
 from memory_async.message import Message
-from memory_async.records import Session, Turn
+from memory_async.records import Session
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -37,6 +37,7 @@ from memory_async.testing.material import (
     unique,
 )
 from memory_async.testing.suite import Suite, promises
+from memory_async.turns import Turn
 
 
 class LogConformance(Suite):

@@ -11,8 +11,9 @@ from typing import Any
 
 from memory_async.keys import Key, Kind, Partition, new_version
 from memory_async.message import Message
-from memory_async.records import Item, Record, Session, Turn
+from memory_async.records import Item, Record, Session
 from memory_async.storage.protocol import ALWAYS, Append, Condition, Put, Storage
+from memory_async.turns import Turn
 
 START = datetime(2024, 2, 29, 23, 59, 59, 999_000, tzinfo=UTC)
 

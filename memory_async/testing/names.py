@@ -18,7 +18,6 @@ from memory_async.records import (
     JobState,
     Lease,
     Session,
-    Turn,
     UserProfile,
 )
 from memory_async.storage.protocol import (
@@ -45,6 +44,7 @@ from memory_async.testing.material import (
     unique,
 )
 from memory_async.testing.suite import Suite
+from memory_async.turns import Turn
 
 ODD = [
     "a", "A", " ", " a", "a ", "a.", "a\n", "\t", ".", "..", "../x", "/", "//", "a/b", "a/", "/a",

@@ -6,11 +6,12 @@ import pytest
 
 from memory_async.errors import MemoryAsyncError
 from memory_async.keys import Key, Partition
-from memory_async.records import Checkpoint, Item, Turn, UserProfile
+from memory_async.records import Checkpoint, Item, UserProfile
 from memory_async.storage.protocol import ABSENT, Drop, Put, Storage
 from memory_async.testing.material import append, ids, in_session, item, put, texts, unique
 from memory_async.testing.names import IMPOSSIBLE
 from memory_async.testing.suite import MakeStorage, Suite, two_objects
+from memory_async.turns import Turn
 
 
 class NamespaceConformance(Suite):

@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from memory_async.errors import PayloadError
 from memory_async.keys import Partition
 from memory_async.message import Message
-from memory_async.records import (
-    Checkpoint,
-    Item,
-    Record,
-    Session,
-    Turn,
-    UserProfile,
-)
+from memory_async.records import Checkpoint, Item, Record, Session, UserProfile
 from memory_async.storage.protocol import ABSENT, ALWAYS, Advance, Append, Put, Storage, Write
 from memory_async.testing.material import (
     append,
@@ -32,6 +25,7 @@ from memory_async.testing.material import (
     unique,
 )
 from memory_async.testing.suite import Suite, Test
+from memory_async.turns import Turn
 
 ODD_KEYS = [
     "", "\0", "__proto__", "a.b", "$where", "$oid", "_id", "v", "json", "base64", "é",

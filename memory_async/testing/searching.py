@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from memory_async.keys import Key, Partition
-from memory_async.records import Chunk, Turn
+from memory_async.records import Chunk
 from memory_async.storage.protocol import (
     ABSENT,
     ALWAYS,
@@ -22,6 +22,7 @@ from memory_async.storage.protocol import (
 )
 from memory_async.testing.material import append, changed, in_session, session_key, unique
 from memory_async.testing.suite import MakeStorage, Suite, two_objects
+from memory_async.turns import Turn
 
 STRANGE = {
     "quotes": "\"sailing\" 'boat' `x`",

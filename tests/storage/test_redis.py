@@ -32,8 +32,7 @@ def damage(client: redis.Redis, storage: Storage, key: Key) -> None:
         trimmed = client.hlen(runs) - client.llen(turns)
         place = int(seq) - trimmed - 1
         packed: Any = client.lindex(turns, place)
-        head, usage, _ = packed.decode().split("\0", 2)
-        client.lset(turns, place, f"{head}\0{usage}\0rubbish")
+        client.lset(turns, place, packed[:-3] + b"rubbish")
     elif key.kind == "session":
         assert client.hset(header, "p", "{}") == 0
     else:

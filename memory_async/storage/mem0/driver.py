@@ -12,7 +12,6 @@ from weakref import WeakValueDictionary
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.errors import ConfigurationError, CorruptRecordError
 from memory_async.keys import Key, Kind, Partition, check_id
-from memory_async.records import Turn
 from memory_async.shield import to_the_end
 from memory_async.storage.batch import Batch
 from memory_async.storage.driver import Applied, Driver, Query, Span, View
@@ -28,6 +27,7 @@ from memory_async.storage.mem0.writes import apply_batch
 from memory_async.storage.protocol import Match
 from memory_async.storage.searching import check_conditions
 from memory_async.storage.url import boolean
+from memory_async.turns import Turn
 
 __all__ = ["Mem0Storage"]
 

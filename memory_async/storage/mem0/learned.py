@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from memory_async import codec
 from memory_async.codec import RecordRow
 from memory_async.keys import Key, utc_now
-from memory_async.records import Turn, UserProfile
+from memory_async.records import UserProfile
 from memory_async.storage.mem0.rows import scope_of
 from memory_async.storage.mem0.service import Found, Service
+from memory_async.turns import Turn
 
 __all__ = ["Learned"]
 

@@ -10,13 +10,13 @@ from memory_async import codec
 from memory_async.codec import RecordRow
 from memory_async.errors import CorruptRecordError
 from memory_async.keys import Kind, Partition
-from memory_async.records import Turn
 from memory_async.searchable import said
 from memory_async.storage.mem0.log import Log
 from memory_async.storage.mem0.rows import entries, owned_by, where_of
 from memory_async.storage.mem0.service import Found
 from memory_async.storage.mem0.shelf import Shelf
 from memory_async.storage.protocol import Match
+from memory_async.turns import Turn, decode_turn
 
 __all__ = ["search"]
 
@@ -114,7 +114,7 @@ def _line(log: Log, scores: dict[str, float], words: set[str]) -> Iterator[_Said
         if row.seq <= log.trimmed or row.payload is None:
             continue
         try:
-            turn = codec.decode_turn(Partition.parse(entry.partition).id, row)
+            turn = decode_turn(Partition.parse(entry.partition).id, row)
         except CorruptRecordError:
             continue
         texts = [(part, text, str(label)) for part, (text, label) in enumerate(said(turn)) if text]

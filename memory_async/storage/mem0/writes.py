@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from memory_async.codec import RecordRow, SessionRow, TurnRow
 from memory_async.keys import Key, Partition
-from memory_async.records import Turn
 from memory_async.storage.batch import (
     AdvanceOp,
     AppendOp,
@@ -38,6 +37,7 @@ from memory_async.storage.mem0.rows import (
 )
 from memory_async.storage.mem0.shelf import Shelf
 from memory_async.storage.protocol import Delete, Drop, Expect, Trim
+from memory_async.turns import Turn
 
 __all__ = ["apply_batch"]
 

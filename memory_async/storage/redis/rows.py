@@ -34,7 +34,7 @@ def write_arguments(op: Op) -> list[Argument]:
             at = stamp(turn.created_at)
             head = f",{dump_json(turn.run_id, 'run_id')},{turn.created_at},{turn.usage or 'null'},"
             written: list[Argument] = ["append", *_header(session), turn.run_id, head]
-            return [*written, turn.payload, at, len(due), *due]
+            return [*written, turn.payload or "null", at, len(due), *due]
         case PutSessionOp(row=session, when=when):
             return ["header", *_header(session), _when(when)]
         case PutOp(row=row, when=when):
@@ -93,17 +93,16 @@ def record_row(key: Key, meta: bytes, payload: bytes | None) -> RecordRow:
     )
 
 
-def session_row(
-    session_id: str, found: Sequence[bytes] | Mapping[bytes, bytes]
-) -> SessionRow | None:
+def session_row(session_id: str, found: list[bytes] | Mapping[bytes, bytes]) -> SessionRow | None:
     """A header, from the fields of its hash and their values; None of an empty one."""
     if not found:
         return None
-    if type(found) is list:
-        ends = iter(found)
-        fields = dict(zip(ends, ends, strict=True))
+    fields: Mapping[bytes, bytes]
+    if isinstance(found, list):
+        each = iter(found)
+        fields = dict(zip(each, each, strict=True))
     else:  # by RESP3, which a client of the caller's may speak
-        fields = dict(found)
+        fields = found
     packed = fields[b"h"].decode().split("\0")
     version, user, agent, keep, created, updated, last, trimmed = packed[:8]
     return SessionRow(
