@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
@@ -103,6 +103,8 @@ def session_row(session_id: str, found: list[bytes] | Mapping[bytes, bytes]) -> 
         fields = dict(zip(each, each, strict=True))
     else:  # by RESP3, which a client of the caller's may speak
         fields = found
+    if b"h" not in fields:
+        return None
     packed = fields[b"h"].decode().split("\0")
     version, user, agent, keep, created, updated, last, trimmed = packed[:8]
     return SessionRow(
@@ -131,25 +133,39 @@ def _jobs(
 
 
 def turn_row(seq: int, packed: bytes) -> StoredTurn:
-    try:
-        row: StoredTurn = load_json(packed)
-        if len(row) == TURN_FIELDS and row[0] == seq:
-            return row
-    except (ValueError, TypeError, RecursionError):
-        pass
-    return seq, "", 0, None, ""  # not written by us: the codec will call it corrupt
+    return next(turn_rows(seq, [packed]))
 
 
-def turn_rows(first: int, packed: Sequence[bytes]) -> list[StoredTurn]:
+def turn_rows(first: int, packed: Iterable[bytes]) -> Iterator[StoredTurn]:
     """Turns that follow one another: each is the JSON of a `StoredTurn`, with usage and payload as
     they are."""
+    for seq, each in enumerate(packed, first):
+        try:
+            row = from_json(each, allow_inf_nan=False)
+        except ValueError:  # or nested deeper than it goes
+            row = _slowly(each)
+        if type(row) is list and len(row) == TURN_FIELDS:
+            yield row  # type: ignore[misc]
+        else:  # not written by us: the codec will call it corrupt
+            yield seq, "", 0, None, ""
+
+
+def _slowly(packed: bytes) -> Any:
     try:
-        rows = [from_json(each, allow_inf_nan=False) for each in packed]
-        if {*map(len, rows)} <= {TURN_FIELDS}:
-            return rows
-    except (ValueError, TypeError):
-        pass
-    return [turn_row(seq, each) for seq, each in enumerate(packed, first)]
+        return load_json(packed)
+    except (ValueError, RecursionError):
+        return None
+
+
+def are_of(session: SessionRow | None, turns: Sequence[bytes], last: int | None) -> bool:
+    """Whether these are the ``last`` turns the header tells of: somebody may have written between
+    reading the one and the others."""
+    if session is None:
+        return not turns
+    there = session.last_seq - session.trimmed
+    if len(turns) != (there if last is None else min(last, there)):
+        return False
+    return not turns or turns[-1].startswith(b"[%d," % session.last_seq)
 
 
 def text(payload: bytes) -> str:

@@ -31,6 +31,9 @@ except ImportError:  # our extra brings it, but redis-py does without
 
 LANES = 4
 TOGETHER = 64
+# Turns of the loop between asking and waiting, in which other tasks run. A Redis nearby answers
+# within about as many; whoever waits puts its core to sleep, which takes as long again to wake.
+LOOKS = 5
 LOST = (ConnectionError, TimeoutError, OSError)
 
 
@@ -194,8 +197,15 @@ class PoolWire:
                 await connection.send_packed_command([call.packed for call in calls])
                 if self._closed:
                     raise ConnectionError("the storage was closed meanwhile")
+                for _ in range(LOOKS):
+                    await asyncio.sleep(0)
                 for call in calls:
-                    found = [await _answer(connection) for _ in range(call.commands)]
+                    found: list[Any] = []
+                    for _ in range(call.commands):
+                        try:
+                            found.append(await connection.read_response(disable_decoding=True))
+                        except ResponseError as refused:
+                            found.append(refused)
                     answers.append(found)
         except BaseException as error:
             # An answer may still come: nobody else may take it for theirs.
@@ -253,13 +263,6 @@ class PoolWire:
         release = asyncio.ensure_future(self._pool.release(task.result()))
         self._tasks.add(release)
         release.add_done_callback(self._tasks.discard)
-
-
-async def _answer(connection: Any) -> Any:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return error
 
 
 def _checked(answers: list[Any]) -> list[Any]:
