@@ -154,7 +154,10 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _forking, _making
-    _import_anew()
+    try:
+        _import_anew()
+    except Exception:  # Python's own insides: whatever has become of them, the rest must be done
+        logger.exception("imports in a forked child")
     for each in list(_wholes):
         each.cut = each._lock.locked() and each._lock not in _held
         each._lock = threading.Lock()
