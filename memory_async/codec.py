@@ -219,7 +219,7 @@ def encode_session(session: Session) -> SessionRow:
 
 
 def decode_session(row: SessionRow) -> Session:
-    """A header, most of whose fields are put off: a run looks at few of them."""
+    """A header; what few runs look at of it is set when somebody does (`Session._fill`)."""
     data: dict[str, Any]
     if row.payload == _NO_METADATA:
         data = {"metadata": {}}

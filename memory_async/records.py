@@ -20,7 +20,7 @@ from memory_async.keys import (
     utc_now,
 )
 from memory_async.message import Message
-from memory_async.stored import PutOff, set_now
+from memory_async.stored import FilledLater, set_now
 
 __all__ = [
     "Checkpoint",
@@ -54,7 +54,7 @@ class JobState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record(PutOff):
+class Record:
     """What all records share. ``version`` is an opaque token minted by the writer of each change;
     ``extra`` carries fields written by another version of this library, so they are not lost."""
 
@@ -84,8 +84,12 @@ class Record(PutOff):
         return Cursor(self.created_at, self.key.id, self.key.partition)
 
 
+class _ReadSession(FilledLater, Record):
+    __slots__ = ("_later",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session(Record):
+class Session(_ReadSession):
     """The header of a session. Only ``metadata`` moves ``version``; the engine keeps the rest.
 
     ``last_seq`` is the newest turn's (0: none yet), ``trimmed`` the newest turn's that was trimmed
@@ -105,6 +109,7 @@ class Session(Record):
     jobs: dict[str, JobState] = field(default_factory=dict)
 
     def _fill(self, row: tuple[Any, ...]) -> None:
+        # What few runs look at; the rest is there from the beginning (`codec.decode_session`).
         session_id, _, agent_id, keep_turns, created, updated, version, _, last, trimmed, _ = row
         set_now(self, "session_id", session_id)
         set_now(self, "agent_id", agent_id)

@@ -18,6 +18,7 @@ from memory_async.message import Message, parse_messages
 
 __all__ = [
     "Entry",
+    "FilledLater",
     "PutOff",
     "build_messages",
     "dump_entries",
@@ -42,16 +43,16 @@ _KNOWN = frozenset(Message.model_fields)
 _MESSAGES = TypeAdapter(list[Message])
 
 
-class PutOff:
-    """Base of frozen dataclasses whose fields may be set later, all or some of them: until somebody
-    looks at one, ``_later`` holds the entries and what else `_fill` takes. Nothing of this is to be
-    seen outside."""
+class FilledLater:
+    """For frozen dataclasses with a slot ``_later``, whose fields may be set later, all or some of
+    them: until somebody looks at one of those, ``_later`` holds what its `_fill` takes. Nothing of
+    this is to be seen outside."""
 
-    __slots__ = ("_later",)
+    __slots__ = ()
 
-    _later: tuple[Any, ...] | None
-
-    if not TYPE_CHECKING:  # or every name would do
+    if TYPE_CHECKING:
+        _later: tuple[Any, ...] | None
+    else:  # or every name would do
 
         def __getattr__(self, name: str) -> Any:
             if name == "_later":
@@ -60,6 +61,12 @@ class PutOff:
                 self._fill(*later)
                 set_now(self, "_later", None)
             return object.__getattribute__(self, name)
+
+
+class PutOff(FilledLater):
+    """The base of what has messages; the first that its `_fill` takes are their entries."""
+
+    __slots__ = ("_later",)
 
 
 class _Said(Protocol):

@@ -20,7 +20,7 @@ from memory_async.codec import (
     TurnRow,
     refuse_format,
 )
-from memory_async.errors import CorruptRecordError
+from memory_async.errors import CorruptRecordError, PayloadError
 from memory_async.jsontext import dump_json, dump_texts, load_json
 from memory_async.keys import (
     Key,
@@ -128,6 +128,8 @@ def encode_turn(turn: Turn) -> TurnRow:
     data: dict[str, Any] = {"v": FORMAT, "messages": entries if plain else dump_entries(entries)}
     if turn.user_id is not None:
         data["user_id"] = turn.user_id
+    if not isinstance(turn.usage, dict | None):
+        raise PayloadError(f"usage is a dict or None, not {turn.usage!r:.100}")
     usage = None if turn.usage is None else dump_json(turn.usage, "usage")
     created = to_micros(turn.created_at)
     dump = dump_texts if plain else dump_json

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import replace
+import pickle
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
@@ -252,12 +254,50 @@ class TestRefused:
         with pytest.raises(PayloadError):
             encode_turn(replace(TURN, run_id=bad))
 
+    @pytest.mark.parametrize("bad", ["12 tokens", "5", 5, [1]])
+    def test_usage_is_a_dict(self, bad: Any) -> None:
+        with pytest.raises(PayloadError, match="usage is a dict or None"):
+            encode_turn(replace(TURN, usage=bad))
+
     def test_the_longest_ids_are_all_taken(self) -> None:
         long = "x" * 512
         run = Checkpoint(session_id=long, run_id=long, user_id=long, agent_id=long)
         assert codec.decode_record(codec.encode_record(run)) == run
         decision = Decision(session_id=long, run_id=long, requirement_id=long)
         assert codec.decode_record(codec.encode_record(decision)) == decision
+
+
+class TestHeader:
+    """A header that was read is made when somebody looks at it; nothing shows it."""
+
+    READ = replace(SESSION, last_seq=9, trimmed=3, jobs={"a": JobState(4, "x")}, keep_turns=True)
+
+    @staticmethod
+    def read() -> Session:
+        row = codec.encode_session(SESSION)._replace(
+            last_seq=9, trimmed=3, jobs={"a": (4, '"x"')}, keep_turns=True
+        )
+        return codec.decode_session(row)
+
+    def test_it_is_the_header_written(self) -> None:
+        assert self.read() == self.READ
+        assert self.read() == self.READ
+        assert self.read() == self.read()
+        assert repr(self.read()) == repr(self.READ)
+        assert asdict(self.read()) == asdict(self.READ)
+        for field in fields(Session):
+            assert getattr(self.read(), field.name) == getattr(self.READ, field.name)
+
+    def test_it_can_be_replaced_copied_and_pickled(self) -> None:
+        assert replace(self.read(), metadata={}) == replace(self.READ, metadata={})
+        assert copy.deepcopy(self.read()) == self.READ
+        assert pickle.loads(pickle.dumps(self.read())) == self.READ
+
+    def test_it_has_nothing_else(self) -> None:
+        for session in (self.read(), self.READ):
+            with pytest.raises(AttributeError, match=r"'Session'.*'mesages'"):
+                session.mesages  # type: ignore[attr-defined]  # noqa: B018
+            assert session.lagging
 
 
 class TestSalvage:

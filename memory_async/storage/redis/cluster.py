@@ -67,10 +67,8 @@ class ClusterWire:
     async def command(self, *command: Argument, again: bool = True) -> Any:
         return await self._send(command[1], command, again=again)
 
-    async def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
+    async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
         raise NotImplementedError("redis-py's cluster client sends one command at a time")
-
-    at_once = pipeline
 
     def slot(self, key: bytes) -> int:
         return key_slot(key)

@@ -42,7 +42,6 @@ from memory_async.storage.redis.outcome import may_repeat, raise_conflict, raise
 from memory_async.storage.redis.refusals import refusals
 from memory_async.storage.redis.rows import (
     Argument,
-    are_of,
     field,
     record_row,
     session_row,
@@ -285,35 +284,27 @@ class RedisStorage(Driver):
             keys += self._keys.partition(str(profile.partition))[4:6]
             at = (field(profile.kind, profile.id),)
         wanted = "" if last is None else min(last, _MOST), since or "", *at
-
-        async def by_script() -> Any:
-            header, *rest = await wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
-            return session_row(session_id, header), *rest
-
         with refusals(self._where):
-            if self._cluster and profile is not None:
-                reply, found = await asyncio.gather(by_script(), index.get(profile))
-            elif self._cluster or since is not None:
-                reply = await by_script()
+            if since is None and not self._cluster:
+                reply = await self._plainly(wire, keys, wanted)
             else:
-                reply = await self._plainly(wire, keys, session_id, last, at) or await by_script()
-        session, turns, *record = reply
+                call = wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
+                if profile is None or at:
+                    reply = await call
+                else:
+                    reply, found = await asyncio.gather(call, index.get(profile))
+        header, turns, *record = reply
         if profile is not None and record and record[0] is not None:
             found = record_row(profile, *record)
+        session = session_row(session_id, header)
         first = 1 if session is None else session.last_seq - len(turns) + 1
         return View(session, turn_rows(first, turns), found)
 
-    async def _plainly(
-        self,
-        wire: Wire,
-        keys: list[bytes],
-        session_id: str,
-        last: int | None,
-        at: tuple[bytes, ...],
-    ) -> Any:
+    async def _plainly(self, wire: Wire, keys: list[bytes], wanted: tuple[Any, ...]) -> Any:
         """What `snapshot.lua` gives, by commands: payloads that pass through a script take it many
-        times as long. None if that cannot be had."""
-        bounds = (0, -1) if last is None else (-min(last, _MOST), -1) if last else (1, 0)
+        times as long."""
+        last, _, *at = wanted
+        bounds = (0, -1) if last == "" else (-last, -1) if last else (1, 0)
         commands: list[tuple[Argument, ...]] = [
             ("HGETALL", keys[0]),
             ("LRANGE", keys[1], *bounds),
@@ -321,12 +312,9 @@ class RedisStorage(Driver):
         if at:
             commands += [("HGET", key, *at) for key in keys[2:]]
         try:
-            header, turns, *record = await (wire.at_once if at else wire.pipeline)(*commands)
-        except OutOfMemoryError:  # a full Redis takes no MULTI, but runs scripts that read
-            return None
-        session = session_row(session_id, header)
-        # Without MULTI somebody may have written in between.
-        return (session, turns, *record) if are_of(session, turns, last) else None
+            return await wire.at_once(*commands)
+        except OutOfMemoryError:  # a full Redis queues no commands, but runs scripts that read
+            return await wire.run(scripts.SNAPSHOT, keys, wanted, again=True)
 
     async def now(self, partition: Partition) -> datetime:
         """The clock of the node that holds the partition."""

@@ -13,7 +13,7 @@ from memory_async.jsontext import dump_json, load_json
 from memory_async.keys import Key, Kind
 from memory_async.storage.batch import AdvanceOp, AppendOp, Op, PutOp, PutSessionOp
 from memory_async.storage.protocol import ABSENT, ALWAYS, Condition, Delete, Drop, Expect, Trim
-from memory_async.storage.redis.keys import EPOCH, from_stamp, stamp
+from memory_async.storage.redis.keys import from_stamp, stamp
 
 Argument: TypeAlias = str | bytes | int
 TURN_FIELDS = len(TurnRow._fields)
@@ -112,10 +112,10 @@ def session_row(session_id: str, found: list[bytes] | Mapping[bytes, bytes]) -> 
         user or None,
         agent or None,
         keep == "1",
-        int(created) - EPOCH,
-        int(updated) - EPOCH,
+        from_stamp(created),
+        from_stamp(updated),
         version,
-        fields[b"p"].decode("utf-8", "replace"),
+        text(fields.get(b"p", b"")),
         int(last),
         int(trimmed),
         _jobs(packed[8:], fields) if len(packed) > 8 else {},
@@ -138,15 +138,17 @@ def turn_row(seq: int, packed: bytes) -> StoredTurn:
 
 def turn_rows(first: int, packed: Iterable[bytes]) -> Iterator[StoredTurn]:
     """Turns that follow one another: each is the JSON of a `StoredTurn`, with usage and payload as
-    they are."""
+    they are. Of what was not written by us comes a row that the codec will call corrupt."""
     for seq, each in enumerate(packed, first):
         try:
             row = from_json(each, allow_inf_nan=False)
         except ValueError:  # or nested deeper than it goes
             row = _slowly(each)
-        if type(row) is list and len(row) == TURN_FIELDS:
+        if row is None:
+            yield seq, "", 0, None, each
+        elif type(row) is list and len(row) == TURN_FIELDS and row[0] == seq:
             yield row  # type: ignore[misc]
-        else:  # not written by us: the codec will call it corrupt
+        else:
             yield seq, "", 0, None, ""
 
 
@@ -155,17 +157,6 @@ def _slowly(packed: bytes) -> Any:
         return load_json(packed)
     except (ValueError, RecursionError):
         return None
-
-
-def are_of(session: SessionRow | None, turns: Sequence[bytes], last: int | None) -> bool:
-    """Whether these are the ``last`` turns the header tells of: somebody may have written between
-    reading the one and the others."""
-    if session is None:
-        return not turns
-    there = session.last_seq - session.trimmed
-    if len(turns) != (there if last is None else min(last, there)):
-        return False
-    return not turns or turns[-1].startswith(b"[%d," % session.last_seq)
 
 
 def text(payload: bytes) -> str:

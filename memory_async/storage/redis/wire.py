@@ -19,6 +19,7 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004
 )
 
+from memory_async.storage.redis.look import look
 from memory_async.storage.redis.refusals import CannotConnect
 from memory_async.storage.redis.rows import Argument
 from memory_async.storage.redis.scripts import Script
@@ -31,9 +32,6 @@ except ImportError:  # our extra brings it, but redis-py does without
 
 LANES = 4
 TOGETHER = 64
-# Turns of the loop between asking and waiting, in which other tasks run. A Redis nearby answers
-# within about as many; whoever waits puts its core to sleep, which takes as long again to wake.
-LOOKS = 5
 LOST = (ConnectionError, TimeoutError, OSError)
 
 
@@ -46,10 +44,6 @@ class Wire(Protocol):
     async def run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, again: bool
     ) -> Any: ...
-
-    async def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
-        """The answers to commands that only read, sent together. Not on a cluster."""
-        ...
 
     async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
         """The answers to commands that only read, of one moment. Not on a cluster."""
@@ -105,11 +99,9 @@ class PoolWire:
         [answer] = await self._send(Call(_pack(command)), again=again)
         return answer
 
-    async def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
-        return await self._send(Call(b"".join(map(_pack, commands)), len(commands)), again=True)
-
     async def at_once(self, *commands: Sequence[Argument]) -> list[Any]:
-        *_, answers = await self.pipeline(("MULTI",), *commands, ("EXEC",))
+        packed = b"".join((_MULTI, *map(_pack, commands), _EXEC))
+        *_, answers = await self._send(Call(packed, len(commands) + 2), again=True)
         return _checked(answers)
 
     async def _send(self, call: Call, *, again: bool) -> list[Any]:
@@ -197,8 +189,8 @@ class PoolWire:
                 await connection.send_packed_command([call.packed for call in calls])
                 if self._closed:
                     raise ConnectionError("the storage was closed meanwhile")
-                for _ in range(LOOKS):
-                    await asyncio.sleep(0)
+                if self._busy == 1:  # else there is something to do meanwhile
+                    await look()
                 for call in calls:
                     found: list[Any] = []
                     for _ in range(call.commands):
