@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-LOOK = 20e-6  # seconds
+LOOK = 25e-6  # seconds
 
 
 def _cores() -> int:
