@@ -62,5 +62,5 @@ class TestRunsOnJSON(RunConformance):
 class TestJSONThroughTheFacade(ThroughTheFacade, TestJSON): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRunsOnJSONThroughTheFacade(RunsThroughTheFacade, TestRunsOnJSON): ...

@@ -16,7 +16,7 @@ from memory_async.keys import Key  # noqa: E402
 from memory_async.storage.postgres import PostgresStorage  # noqa: E402
 from memory_async.storage.protocol import Storage  # noqa: E402
 from memory_async.testing import MakeStorage, StorageConformance  # noqa: E402
-from memory_async.testing.material import append, texts  # noqa: E402
+from memory_async.testing.material import append, texts, unique  # noqa: E402
 from memory_async.testing.runs import RunConformance  # noqa: E402
 from tests.servers.postgres import Postgres, pgbouncer, postgres  # noqa: E402
 from tests.sync.conformance import RunsThroughTheFacade, ThroughTheFacade  # noqa: E402
@@ -85,9 +85,9 @@ class TestPgbouncer(TestPostgres):
         return through_pgbouncer(server, port)
 
     async def test_ten_megabytes(self, storage: Storage) -> None:
-        text = "é\0" * 3_500_000
-        await storage.apply(append("large", text))
-        assert texts(await storage.history("large")) == [text]
+        s, text = unique("session"), "é\0" * 3_500_000
+        await storage.apply(append(s, text))
+        assert texts(await storage.history(s)) == [text]
 
 
 @pytest.mark.no_cover
@@ -102,7 +102,7 @@ class TestRunsOnPostgres(RunConformance):
         return make
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRunsOnPgbouncer(TestRunsOnPostgres):
     @pytest.fixture
     def storages(self, server: Postgres, port: int) -> MakeStorage:
@@ -112,15 +112,15 @@ class TestRunsOnPgbouncer(TestRunsOnPostgres):
 class TestPostgresThroughTheFacade(ThroughTheFacade, TestPostgres): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRunsOnPostgresThroughTheFacade(RunsThroughTheFacade, TestRunsOnPostgres): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestPgbouncerThroughTheFacade(ThroughTheFacade, TestPgbouncer): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRunsOnPgbouncerThroughTheFacade(RunsThroughTheFacade, TestRunsOnPgbouncer): ...
 
 

@@ -88,13 +88,13 @@ class TestRedisCluster(OnCluster, StorageConformance):
 class TestRedisThroughTheFacade(ThroughTheFacade, TestRedis): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRunsOnRedisThroughTheFacade(RunsThroughTheFacade, TestRunsOnRedis): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRedisClusterThroughTheFacade(ThroughTheFacade, TestRedisCluster): ...
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 class TestRunsOnRedisClusterThroughTheFacade(RunsThroughTheFacade, TestRunsOnRedisCluster): ...
