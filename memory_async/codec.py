@@ -1,4 +1,5 @@
 """The one codec between records and what drivers store: a few plain columns and a payload string.
+That of a turn is beside it, in `memory_async.turns`.
 
 Drivers never look inside a payload. It is JSON with a format number ``v``; fields this version does
 not know are kept (`Record.extra`), so old and new versions can run side by side. What cannot come

@@ -85,6 +85,8 @@ class Record:
 
 
 class _ReadSession(FilledLater, Record):
+    """Not all records: with a `__getattr__`, asking for what is not there takes long."""
+
     __slots__ = ("_later",)
 
 

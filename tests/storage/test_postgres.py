@@ -102,7 +102,6 @@ class TestRunsOnPostgres(RunConformance):
         return make
 
 
-@pytest.mark.no_cover
 class TestRunsOnPgbouncer(TestRunsOnPostgres):
     @pytest.fixture
     def storages(self, server: Postgres, port: int) -> MakeStorage:
@@ -112,15 +111,12 @@ class TestRunsOnPgbouncer(TestRunsOnPostgres):
 class TestPostgresThroughTheFacade(ThroughTheFacade, TestPostgres): ...
 
 
-@pytest.mark.no_cover
 class TestRunsOnPostgresThroughTheFacade(RunsThroughTheFacade, TestRunsOnPostgres): ...
 
 
-@pytest.mark.no_cover
 class TestPgbouncerThroughTheFacade(ThroughTheFacade, TestPgbouncer): ...
 
 
-@pytest.mark.no_cover
 class TestRunsOnPgbouncerThroughTheFacade(RunsThroughTheFacade, TestRunsOnPgbouncer): ...
 
 

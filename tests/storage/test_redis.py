@@ -88,13 +88,10 @@ class TestRedisCluster(OnCluster, StorageConformance):
 class TestRedisThroughTheFacade(ThroughTheFacade, TestRedis): ...
 
 
-@pytest.mark.no_cover
 class TestRunsOnRedisThroughTheFacade(RunsThroughTheFacade, TestRunsOnRedis): ...
 
 
-@pytest.mark.no_cover
 class TestRedisClusterThroughTheFacade(ThroughTheFacade, TestRedisCluster): ...
 
 
-@pytest.mark.no_cover
 class TestRunsOnRedisClusterThroughTheFacade(RunsThroughTheFacade, TestRunsOnRedisCluster): ...

@@ -270,8 +270,8 @@ async def _is_ready(connection: Any) -> bool:
         return False
     try:
         # By the name it has since redis-py 8, or the one before.
-        look = getattr(connection, "can_read", None) or connection.can_read_destructive
-        return not await look()
+        can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
+        return not await can_read()
     except LOST:
         return False
 
