@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
-
-from pydantic_core import from_json
+from typing import TypeAlias
 
 from memory_async.codec import RecordRow, SessionRow, StoredTurn, TurnRow
 from memory_async.errors import PayloadError
@@ -95,8 +93,6 @@ def record_row(key: Key, meta: bytes, payload: bytes | None) -> RecordRow:
 
 def session_row(session_id: str, found: list[bytes] | Mapping[bytes, bytes]) -> SessionRow | None:
     """A header, from the fields of its hash and their values; None of an empty one."""
-    if not found:
-        return None
     fields: Mapping[bytes, bytes]
     if isinstance(found, list):
         each = iter(found)
@@ -141,22 +137,15 @@ def turn_rows(first: int, packed: Iterable[bytes]) -> Iterator[StoredTurn]:
     they are. Of what was not written by us comes a row that the codec will call corrupt."""
     for seq, each in enumerate(packed, first):
         try:
-            row = from_json(each, allow_inf_nan=False)
-        except ValueError:  # or nested deeper than it goes
-            row = _slowly(each)
+            row = load_json(each)
+        except (ValueError, RecursionError):
+            row = None
         if row is None:
             yield seq, "", 0, None, each
         elif type(row) is list and len(row) == TURN_FIELDS and row[0] == seq:
             yield row  # type: ignore[misc]
         else:
             yield seq, "", 0, None, ""
-
-
-def _slowly(packed: bytes) -> Any:
-    try:
-        return load_json(packed)
-    except (ValueError, RecursionError):
-        return None
 
 
 def text(payload: bytes) -> str:
